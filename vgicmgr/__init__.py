@@ -1,0 +1,1 @@
+"""vgicmgr: judge, before it costs anything, whether an arm64 KVM guest can start or migrate here."""

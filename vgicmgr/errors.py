@@ -1,0 +1,45 @@
+"""The exceptions of vgicmgr.
+
+::
+
+    VgicmgrError               anything this package raises on purpose
+     ├── CannotTell            the question could not be put (no /dev/kvm, no permission, not arm64)
+     ├── DomainXMLError        a domain XML that cannot be read
+     ├── PolicyError           a policy file that cannot be read
+     ├── HookInstallError      the hook cannot be put in place or taken away
+     └── kvm.KvmError          an ioctl refused by the kernel (vgicmgr.kvm.errors)
+
+Each carries what was tried, on what, and what it means; where there is something to do about it, ``remedy`` says so.
+At the edge (command line, hook) it becomes one line and an exit code.
+"""
+
+
+class VgicmgrError(Exception):
+    """Base of everything this package raises on purpose.
+
+    ``message`` is one line that stands by itself; ``remedy`` is what to do, or empty.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class CannotTell(VgicmgrError):
+    """The question could not be put to a kernel at all, so there is neither a yes nor a no."""
+
+
+class DomainXMLError(VgicmgrError):
+    """A domain XML is malformed, too large, or uses what a domain XML never needs (a DTD, entities)."""
+
+
+class PolicyError(VgicmgrError):
+    """The policy file cannot be read or says something unknown."""
+
+
+class HookInstallError(VgicmgrError):
+    """The hook cannot be put in place, found or taken away."""

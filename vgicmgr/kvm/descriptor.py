@@ -1,0 +1,85 @@
+"""A KVM file descriptor: owned, closed exactly once, and asked by ioctl."""
+
+import fcntl
+import os
+from array import array
+from struct import calcsize, pack, unpack
+from types import TracebackType
+from typing import Self
+
+from vgicmgr.kvm import uapi
+from vgicmgr.kvm.attribute import Attribute
+from vgicmgr.kvm.errors import KvmError
+
+
+class Descriptor:
+    """Owner of one KVM file descriptor; a context manager.
+
+    The kernel keeps a VM alive until its vCPUs' and devices' descriptors are closed, too, so all of them are closed.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The file descriptor; -1 once closed."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def ioctl(self, call: str, argument: int | bytearray = 0, subject: str = "", group: str = "") -> int:
+        """Carry out the ioctl called ``call`` in the header; a ``bytearray`` receives what the kernel writes.
+
+        Raises :class:`KvmError` when the kernel refuses. ``subject`` and ``group`` say in that error what it was about.
+        """
+        request: int = getattr(uapi, call)
+        try:
+            return fcntl.ioctl(self._fd, request, argument)
+        except OSError as error:
+            raise KvmError(call, subject, error.errno or 0, group) from None
+
+    # Device control API: works on devices, vCPUs and VMs alike (api.rst, 4.80 and 4.81)
+
+    def has_attribute(self, attribute: Attribute) -> bool:
+        """KVM_HAS_DEVICE_ATTR: whether the attribute is implemented here (not whether it can be used in this state)."""
+        try:
+            self._attribute_ioctl("KVM_HAS_DEVICE_ATTR", attribute, 0)
+        except KvmError:
+            return False
+        return True
+
+    def get_attribute(self, attribute: Attribute, preset: int = 0) -> int:
+        """KVM_GET_DEVICE_ATTR: read an attribute of one number; ``preset`` is what the kernel finds there first."""
+        value: int = self.get_attribute_fields(attribute, preset)[0]
+        return value
+
+    def get_attribute_fields(self, attribute: Attribute, *preset: int) -> tuple[int, ...]:
+        """KVM_GET_DEVICE_ATTR: read an attribute whose data has several members."""
+        fields = preset or (0,) * len(unpack("=" + attribute.data, bytes(calcsize("=" + attribute.data))))
+        data = array("B", pack("=" + attribute.data, *fields))
+        self._attribute_ioctl("KVM_GET_DEVICE_ATTR", attribute, data.buffer_info()[0])
+        return unpack("=" + attribute.data, data)
+
+    def set_attribute(self, attribute: Attribute, *fields: int | bytes) -> None:
+        """KVM_SET_DEVICE_ATTR: write an attribute, or trigger one that has no data."""
+        data = array("B", pack("=" + attribute.data, *fields))
+        self._attribute_ioctl("KVM_SET_DEVICE_ATTR", attribute, data.buffer_info()[0] if fields else 0)
+
+    def _attribute_ioctl(self, call: str, attribute: Attribute, address: int) -> None:
+        argument = bytearray(uapi.kvm_device_attr.layout.pack(0, attribute.group_number, attribute.number, address))
+        self.ioctl(call, argument, str(attribute), attribute.group)

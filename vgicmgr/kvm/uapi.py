@@ -1,0 +1,348 @@
+"""Numbers and structures of KVM's user-space interface on arm64, under the names of the kernel's headers.
+
+Sources: ``include/uapi/linux/kvm.h``, ``arch/arm64/include/uapi/asm/kvm.h``, ``include/uapi/asm-generic/ioctl.h``
+(Linux 7.2; numbers of the interface never change). ``tests/lab/test_uapi_headers.py`` compiles a C program against
+the headers of every kernel of the lab and compares each of them.
+"""
+
+from dataclasses import dataclass
+from struct import Struct as Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A C structure of the interface: its name, its layout for :mod:`struct`, and its members in order.
+
+    A member that is an array counts once; padding that the header spells out is a member, too.
+    """
+
+    name: str
+    format: str
+    members: tuple[str, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout in native byte order and standard sizes (the members are naturally aligned)."""
+        return Layout("=" + self.format)
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self.layout.size
+
+
+# include/uapi/asm-generic/ioctl.h
+_IOC_WRITE = 1
+_IOC_READ = 2
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | KVMIO << 8 | number
+
+
+def _io(number: int) -> int:
+    return _ioc(0, number, 0)
+
+
+def _iow(number: int, argument: Struct) -> int:
+    return _ioc(_IOC_WRITE, number, argument.size)
+
+
+def _ior(number: int, argument: Struct) -> int:
+    return _ioc(_IOC_READ, number, argument.size)
+
+
+def _iowr(number: int, argument: Struct) -> int:
+    return _ioc(_IOC_READ | _IOC_WRITE, number, argument.size)
+
+
+# Structures
+
+kvm_create_device = Struct("kvm_create_device", "III", ("type", "fd", "flags"))
+kvm_device_attr = Struct("kvm_device_attr", "IIQQ", ("flags", "group", "attr", "addr"))
+kvm_arm_device_addr = Struct("kvm_arm_device_addr", "QQ", ("id", "addr"))
+kvm_one_reg = Struct("kvm_one_reg", "QQ", ("id", "addr"))
+kvm_reg_list = Struct("kvm_reg_list", "Q", ("n",))
+"""Followed by ``n`` register ids of 64 bits each."""
+kvm_vcpu_init = Struct("kvm_vcpu_init", "I7I", ("target", "features"))
+kvm_enable_cap = Struct("kvm_enable_cap", "II4Q64s", ("cap", "flags", "args", "pad"))
+kvm_pmu_event_filter = Struct("kvm_pmu_event_filter", "HHB3s", ("base_event", "nevents", "action", "pad"))
+kvm_arm_counter_offset = Struct("kvm_arm_counter_offset", "QQ", ("counter_offset", "reserved"))
+kvm_smccc_filter = Struct("kvm_smccc_filter", "IIB15s", ("base", "nr_functions", "action", "pad"))
+reg_mask_range = Struct("reg_mask_range", "QI13I", ("addr", "range", "reserved"))
+
+STRUCTS = (
+    kvm_create_device,
+    kvm_device_attr,
+    kvm_arm_device_addr,
+    kvm_one_reg,
+    kvm_reg_list,
+    kvm_vcpu_init,
+    kvm_enable_cap,
+    kvm_pmu_event_filter,
+    kvm_arm_counter_offset,
+    kvm_smccc_filter,
+    reg_mask_range,
+)
+
+# ioctls on /dev/kvm
+
+KVMIO = 0xAE
+KVM_API_VERSION = 12
+KVM_GET_API_VERSION = _io(0x00)
+KVM_CREATE_VM = _io(0x01)
+KVM_CHECK_EXTENSION = _io(0x03)
+
+KVM_VM_TYPE_ARM_IPA_SIZE_MASK = 0xFF
+KVM_VM_TYPE_ARM_PROTECTED = 1 << 31
+
+# ioctls on a VM
+
+KVM_CREATE_VCPU = _io(0x41)
+KVM_CREATE_IRQCHIP = _io(0x60)
+KVM_ENABLE_CAP = _iow(0xA3, kvm_enable_cap)
+KVM_ARM_SET_DEVICE_ADDR = _iow(0xAB, kvm_arm_device_addr)
+KVM_ARM_PREFERRED_TARGET = _ior(0xAF, kvm_vcpu_init)
+KVM_ARM_SET_COUNTER_OFFSET = _iow(0xB5, kvm_arm_counter_offset)
+KVM_ARM_GET_REG_WRITABLE_MASKS = _ior(0xB6, reg_mask_range)
+KVM_CREATE_DEVICE = _iowr(0xE0, kvm_create_device)
+
+KVM_CREATE_DEVICE_TEST = 1
+
+# ioctls on a device, a vCPU or a VM
+
+KVM_SET_DEVICE_ATTR = _iow(0xE1, kvm_device_attr)
+KVM_GET_DEVICE_ATTR = _iow(0xE2, kvm_device_attr)
+KVM_HAS_DEVICE_ATTR = _iow(0xE3, kvm_device_attr)
+
+# ioctls on a vCPU
+
+KVM_GET_ONE_REG = _iow(0xAB, kvm_one_reg)
+KVM_SET_ONE_REG = _iow(0xAC, kvm_one_reg)
+KVM_ARM_VCPU_INIT = _iow(0xAE, kvm_vcpu_init)
+KVM_GET_REG_LIST = _iowr(0xB0, kvm_reg_list)
+KVM_ARM_VCPU_FINALIZE = _ioc(_IOC_WRITE, 0xC2, 4)  # _IOW(KVMIO, 0xc2, int)
+
+# Capabilities: those which bear on GIC, ITS, PMU, addresses, interrupt routing, MSI, counters, vCPU features, migration
+
+KVM_CAP_IRQCHIP = 0
+KVM_CAP_NR_VCPUS = 9
+KVM_CAP_MP_STATE = 14
+KVM_CAP_IRQ_ROUTING = 25
+KVM_CAP_IRQFD = 32
+KVM_CAP_VCPU_EVENTS = 41
+KVM_CAP_MAX_VCPUS = 66
+KVM_CAP_ONE_REG = 70
+KVM_CAP_SIGNAL_MSI = 77
+KVM_CAP_IRQFD_RESAMPLE = 82
+KVM_CAP_ARM_PSCI = 87
+KVM_CAP_ARM_SET_DEVICE_ADDR = 88
+KVM_CAP_DEVICE_CTRL = 89
+KVM_CAP_ARM_EL1_32BIT = 93
+KVM_CAP_VM_ATTRIBUTES = 101
+KVM_CAP_ARM_PSCI_0_2 = 102
+KVM_CAP_CHECK_EXTENSION_VM = 105
+KVM_CAP_ARM_PMU_V3 = 126
+KVM_CAP_VCPU_ATTRIBUTES = 127
+KVM_CAP_MAX_VCPU_ID = 128
+KVM_CAP_MSI_DEVID = 131
+KVM_CAP_ARM_USER_IRQ = 144
+KVM_CAP_ARM_INJECT_SERROR_ESR = 158
+KVM_CAP_ARM_VM_IPA_SIZE = 165
+KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168
+KVM_CAP_ARM_SVE = 170
+KVM_CAP_ARM_PTRAUTH_ADDRESS = 171
+KVM_CAP_ARM_PTRAUTH_GENERIC = 172
+KVM_CAP_PMU_EVENT_FILTER = 173
+KVM_CAP_ARM_IRQ_LINE_LAYOUT_2 = 174
+KVM_CAP_ARM_NISV_TO_USER = 177
+KVM_CAP_ARM_INJECT_EXT_DABT = 178
+KVM_CAP_STEAL_TIME = 187
+KVM_CAP_DIRTY_LOG_RING = 192
+KVM_CAP_PTP_KVM = 198
+KVM_CAP_ARM_MTE = 205
+KVM_CAP_ARM_SYSTEM_SUSPEND = 216
+KVM_CAP_DIRTY_LOG_RING_ACQ_REL = 223
+KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP = 225
+KVM_CAP_COUNTER_OFFSET = 227
+KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE = 228
+KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES = 229
+KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES = 230
+KVM_CAP_ARM_WRITABLE_IMP_ID_REGS = 239
+KVM_CAP_ARM_EL2 = 240
+KVM_CAP_ARM_EL2_E2H0 = 241
+KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED = 243
+KVM_CAP_ARM_SEA_TO_USER = 245
+
+# Device types (enum kvm_device_type)
+
+KVM_DEV_TYPE_VFIO = 4
+KVM_DEV_TYPE_ARM_VGIC_V2 = 5
+KVM_DEV_TYPE_ARM_VGIC_V3 = 7
+KVM_DEV_TYPE_ARM_VGIC_ITS = 8
+KVM_DEV_TYPE_ARM_VGIC_V5 = 16
+
+# vCPU targets and features (bits of kvm_vcpu_init.features)
+
+KVM_ARM_TARGET_AEM_V8 = 0
+KVM_ARM_TARGET_FOUNDATION_V8 = 1
+KVM_ARM_TARGET_CORTEX_A57 = 2
+KVM_ARM_TARGET_XGENE_POTENZA = 3
+KVM_ARM_TARGET_CORTEX_A53 = 4
+KVM_ARM_TARGET_GENERIC_V8 = 5
+
+KVM_ARM_VCPU_POWER_OFF = 0
+KVM_ARM_VCPU_EL1_32BIT = 1
+KVM_ARM_VCPU_PSCI_0_2 = 2
+KVM_ARM_VCPU_PMU_V3 = 3
+KVM_ARM_VCPU_SVE = 4
+KVM_ARM_VCPU_PTRAUTH_ADDRESS = 5
+KVM_ARM_VCPU_PTRAUTH_GENERIC = 6
+KVM_ARM_VCPU_HAS_EL2 = 7
+KVM_ARM_VCPU_HAS_EL2_E2H0 = 8
+
+# KVM_ARM_SET_DEVICE_ADDR: fields of kvm_arm_device_addr.id
+
+KVM_ARM_DEVICE_TYPE_SHIFT = 0
+KVM_ARM_DEVICE_TYPE_MASK = 0xFFFF
+KVM_ARM_DEVICE_ID_SHIFT = 16
+KVM_ARM_DEVICE_ID_MASK = 0xFFFF0000
+KVM_ARM_DEVICE_VGIC_V2 = 0
+
+# Register ids (KVM_GET_REG_LIST, KVM_GET_ONE_REG, KVM_SET_ONE_REG)
+
+KVM_REG_ARCH_MASK = 0xFF00000000000000
+KVM_REG_ARM64 = 0x6000000000000000
+KVM_REG_SIZE_SHIFT = 52
+KVM_REG_SIZE_MASK = 0x00F0000000000000
+KVM_REG_SIZE_U8 = 0x0000000000000000
+KVM_REG_SIZE_U16 = 0x0010000000000000
+KVM_REG_SIZE_U32 = 0x0020000000000000
+KVM_REG_SIZE_U64 = 0x0030000000000000
+KVM_REG_SIZE_U128 = 0x0040000000000000
+KVM_REG_SIZE_U256 = 0x0050000000000000
+KVM_REG_SIZE_U512 = 0x0060000000000000
+KVM_REG_SIZE_U1024 = 0x0070000000000000
+KVM_REG_SIZE_U2048 = 0x0080000000000000
+KVM_REG_ARM_COPROC_MASK = 0x000000000FFF0000
+KVM_REG_ARM_COPROC_SHIFT = 16
+KVM_REG_ARM_CORE = 0x0010 << KVM_REG_ARM_COPROC_SHIFT
+KVM_REG_ARM_DEMUX = 0x0011 << KVM_REG_ARM_COPROC_SHIFT
+KVM_REG_ARM_DEMUX_ID_MASK = 0x000000000000FF00
+KVM_REG_ARM_DEMUX_ID_SHIFT = 8
+KVM_REG_ARM_DEMUX_ID_CCSIDR = 0x00 << KVM_REG_ARM_DEMUX_ID_SHIFT
+KVM_REG_ARM_DEMUX_VAL_MASK = 0x00000000000000FF
+KVM_REG_ARM_DEMUX_VAL_SHIFT = 0
+KVM_REG_ARM64_SYSREG = 0x0013 << KVM_REG_ARM_COPROC_SHIFT
+KVM_REG_ARM64_SYSREG_OP0_MASK = 0x000000000000C000
+KVM_REG_ARM64_SYSREG_OP0_SHIFT = 14
+KVM_REG_ARM64_SYSREG_OP1_MASK = 0x0000000000003800
+KVM_REG_ARM64_SYSREG_OP1_SHIFT = 11
+KVM_REG_ARM64_SYSREG_CRN_MASK = 0x0000000000000780
+KVM_REG_ARM64_SYSREG_CRN_SHIFT = 7
+KVM_REG_ARM64_SYSREG_CRM_MASK = 0x0000000000000078
+KVM_REG_ARM64_SYSREG_CRM_SHIFT = 3
+KVM_REG_ARM64_SYSREG_OP2_MASK = 0x0000000000000007
+KVM_REG_ARM64_SYSREG_OP2_SHIFT = 0
+KVM_REG_ARM_FW = 0x0014 << KVM_REG_ARM_COPROC_SHIFT
+KVM_REG_ARM64_SVE = 0x0015 << KVM_REG_ARM_COPROC_SHIFT
+KVM_REG_ARM_FW_FEAT_BMAP = 0x0016 << KVM_REG_ARM_COPROC_SHIFT
+
+# The timer's CVAL and CNT have each other's encodings; the header says this is ABI.
+KVM_REG_ARM_TIMER_CTL = 0x603000000013DF19
+KVM_REG_ARM_TIMER_CVAL = 0x603000000013DF02
+KVM_REG_ARM_TIMER_CNT = 0x603000000013DF1A
+KVM_REG_ARM_PTIMER_CTL = 0x603000000013DF11
+KVM_REG_ARM_PTIMER_CVAL = 0x603000000013DF12
+KVM_REG_ARM_PTIMER_CNT = 0x603000000013DF01
+
+KVM_REG_ARM_PSCI_VERSION = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW | 0
+KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1 = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW | 1
+KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2 = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW | 2
+KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3 = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW | 3
+KVM_REG_ARM_STD_BMAP = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP | 0
+KVM_REG_ARM_STD_HYP_BMAP = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP | 1
+KVM_REG_ARM_VENDOR_HYP_BMAP = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP | 2
+KVM_REG_ARM_VENDOR_HYP_BMAP_2 = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP | 3
+
+KVM_REG_ARM64_SVE_ZREG_BASE = 0
+KVM_REG_ARM64_SVE_PREG_BASE = 0x400
+KVM_REG_ARM64_SVE_FFR_BASE = 0x600
+KVM_ARM64_SVE_MAX_SLICES = 32
+KVM_ARM64_SVE_VQ_MIN = 1
+KVM_ARM64_SVE_VQ_MAX = 512
+KVM_ARM64_SVE_VLS_WORDS = 8
+KVM_REG_ARM64_SVE_VLS = KVM_REG_ARM64 | KVM_REG_ARM64_SVE | KVM_REG_SIZE_U512 | 0xFFFF
+
+KVM_ARM_FEATURE_ID_RANGE = 0
+KVM_ARM_FEATURE_ID_RANGE_SIZE = 3 * 8 * 8
+
+# Device control API: groups and attributes of the VM
+
+KVM_ARM_VM_SMCCC_CTRL = 0
+KVM_ARM_VM_SMCCC_FILTER = 0
+
+# of the vGIC and the ITS
+
+KVM_DEV_ARM_VGIC_GRP_ADDR = 0
+KVM_DEV_ARM_VGIC_GRP_DIST_REGS = 1
+KVM_DEV_ARM_VGIC_GRP_CPU_REGS = 2
+KVM_DEV_ARM_VGIC_GRP_NR_IRQS = 3
+KVM_DEV_ARM_VGIC_GRP_CTRL = 4
+KVM_DEV_ARM_VGIC_GRP_REDIST_REGS = 5
+KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS = 6
+KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO = 7
+KVM_DEV_ARM_VGIC_GRP_ITS_REGS = 8
+KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ = 9
+
+KVM_VGIC_V2_ADDR_TYPE_DIST = 0
+KVM_VGIC_V2_ADDR_TYPE_CPU = 1
+KVM_VGIC_V2_DIST_SIZE = 0x1000
+KVM_VGIC_V2_CPU_SIZE = 0x2000
+KVM_VGIC_V3_ADDR_TYPE_DIST = 2
+KVM_VGIC_V3_ADDR_TYPE_REDIST = 3
+KVM_VGIC_ITS_ADDR_TYPE = 4
+KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION = 5
+
+KVM_DEV_ARM_VGIC_CPUID_SHIFT = 32
+KVM_DEV_ARM_VGIC_CPUID_MASK = 0xFF << KVM_DEV_ARM_VGIC_CPUID_SHIFT
+KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT = 32
+KVM_DEV_ARM_VGIC_V3_MPIDR_MASK = 0xFFFFFFFF << KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT
+KVM_DEV_ARM_VGIC_OFFSET_SHIFT = 0
+KVM_DEV_ARM_VGIC_OFFSET_MASK = 0xFFFFFFFF
+KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK = 0xFFFF
+KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT = 10
+KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_MASK = 0x3FFFFF << KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT
+KVM_DEV_ARM_VGIC_LINE_LEVEL_INTID_MASK = 0x3FF
+VGIC_LEVEL_INFO_LINE_LEVEL = 0
+
+KVM_DEV_ARM_VGIC_CTRL_INIT = 0
+KVM_DEV_ARM_ITS_SAVE_TABLES = 1
+KVM_DEV_ARM_ITS_RESTORE_TABLES = 2
+KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES = 3
+KVM_DEV_ARM_ITS_CTRL_RESET = 4
+KVM_DEV_ARM_VGIC_USERSPACE_PPIS = 5
+
+# of a vCPU
+
+KVM_ARM_VCPU_PMU_V3_CTRL = 0
+KVM_ARM_VCPU_PMU_V3_IRQ = 0
+KVM_ARM_VCPU_PMU_V3_INIT = 1
+KVM_ARM_VCPU_PMU_V3_FILTER = 2
+KVM_ARM_VCPU_PMU_V3_SET_PMU = 3
+KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS = 4
+KVM_PMU_EVENT_ALLOW = 0
+KVM_PMU_EVENT_DENY = 1
+KVM_ARM_VCPU_TIMER_CTRL = 1
+KVM_ARM_VCPU_TIMER_IRQ_VTIMER = 0
+KVM_ARM_VCPU_TIMER_IRQ_PTIMER = 1
+KVM_ARM_VCPU_TIMER_IRQ_HVTIMER = 2
+KVM_ARM_VCPU_TIMER_IRQ_HPTIMER = 3
+KVM_ARM_VCPU_PVTIME_CTRL = 2
+KVM_ARM_VCPU_PVTIME_IPA = 0
+
+# of the VFIO device
+
+KVM_DEV_VFIO_FILE = 1
+KVM_DEV_VFIO_FILE_ADD = 1
+KVM_DEV_VFIO_FILE_DEL = 2
