@@ -18,6 +18,8 @@ class Descriptor:
     The kernel keeps a VM alive until its vCPUs' and devices' descriptors are closed, too, so all of them are closed.
     """
 
+    _fd = -1  # where opening failed, there is nothing to close
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 

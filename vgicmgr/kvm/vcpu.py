@@ -85,3 +85,10 @@ _BYTE_ORDER: Literal["little"] = "little"
 def register_size(register_id: int) -> int:
     """Size in bytes of the register with this id (KVM_REG_SIZE of ``include/uapi/linux/kvm.h``)."""
     return 1 << ((register_id & uapi.KVM_REG_SIZE_MASK) >> uapi.KVM_REG_SIZE_SHIFT)
+
+
+def sve_vector_lengths(vls: int) -> tuple[int, ...]:
+    """Vector lengths in bits that a value of KVM_REG_ARM64_SVE_VLS stands for: bit n for 128 * (n + 1) bits."""
+    return tuple(
+        128 * vq for vq in range(uapi.KVM_ARM64_SVE_VQ_MIN, uapi.KVM_ARM64_SVE_VQ_MAX + 1) if vls >> vq - 1 & 1
+    )

@@ -1,0 +1,1 @@
+"""libvirt domain XML: what a domain asks for."""

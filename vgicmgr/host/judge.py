@@ -1,0 +1,165 @@
+"""What is missing or suspicious on a host: capabilities in, findings out."""
+
+from collections.abc import Iterator
+
+from vgicmgr.findings import Finding, Severity, Verdict
+from vgicmgr.host.capabilities import ITS, GICv3, HostCapabilities
+from vgicmgr.kvm import uapi
+
+NEEDED = {
+    "KVM_CAP_DEVICE_CTRL": "QEMU makes the GIC through the device control API",
+    "KVM_CAP_ONE_REG": "QEMU reads and writes the registers of a vCPU by it",
+    "KVM_CAP_ARM_PSCI_0_2": "guests start their other vCPUs and power off by PSCI",
+    "KVM_CAP_VCPU_ATTRIBUTES": "the PMU's interrupt is set by it",
+    "KVM_CAP_IRQ_ROUTING": "MSIs are routed to the ITS by it",
+    "KVM_CAP_IRQFD": "vhost and VFIO raise interrupts by it",
+    "KVM_CAP_SIGNAL_MSI": "MSIs of emulated devices are raised by it",
+}
+"""Capabilities without which guests do not run as they normally do, and why."""
+
+NORMAL_IPA_BITS = 40
+"""With fewer, QEMU leaves out the virt machine's 512 GiB of high PCI MMIO space (hw/arm/virt.c)."""
+
+
+def judge_host(host: HostCapabilities) -> Verdict:
+    """Whether all that guests normally need is there; every finding has a remedy or says that there is none."""
+    return Verdict((*_kvm(host), *_gic(host), *_its(host), *_pmu(host), *_unanswered(host)))
+
+
+def _error(name: str, evidence: str, remedy: str) -> Finding:
+    return Finding(name, Severity.ERROR, evidence, remedy)
+
+
+def _warning(name: str, evidence: str, remedy: str) -> Finding:
+    return Finding(name, Severity.WARNING, evidence, remedy)
+
+
+_NEWER_KERNEL = "boot a newer kernel"
+
+
+def _kvm(host: HostCapabilities) -> Iterator[Finding]:
+    if host.api_version != uapi.KVM_API_VERSION:
+        yield _error(
+            "kvm-api-version",
+            f"KVM_GET_API_VERSION is {host.api_version}, not {uapi.KVM_API_VERSION}",
+            "this is no KVM that QEMU can use: boot a current kernel",
+        )
+    for name, purpose in NEEDED.items():
+        if not host.capabilities.get(name):
+            yield _error("capability-missing", f"{name} is 0: {purpose}", _NEWER_KERNEL)
+    if host.ipa_bits < NORMAL_IPA_BITS:
+        yield _warning(
+            "ipa-size-small",
+            f"guest physical addresses have {host.ipa_bits} bits (KVM_CAP_ARM_VM_IPA_SIZE)",
+            "a limit of this CPU: guests have less room for memory and no high PCI MMIO space, "
+            "and must not come from or go to hosts with more",
+        )
+    if len(host.machine.core_types) > 1:
+        kinds = ", ".join(f"{core.midr:#010x}" for core in host.machine.core_types)
+        yield _warning(
+            "cpu-types-mixed",
+            f"the cores are of different types (MIDR_EL1 {kinds})",
+            "pin each guest to cores of one type (<vcpu cpuset='…'>): elsewhere its vCPUs may fail to start, "
+            "and its PMU does not count",
+        )
+
+
+def _gic(host: HostCapabilities) -> Iterator[Finding]:
+    if not host.gic_versions and not host.unanswered:
+        yield _error(
+            "gic-missing",
+            "no guest can have a GIC in the kernel: KVM_CREATE_DEVICE refuses KVM_DEV_TYPE_ARM_VGIC_V2 and _V3",
+            "see 'dmesg | grep -e kvm -e GIC': the firmware must describe the GIC's virtualization extensions "
+            "and their maintenance interrupt",
+        )
+    elif not host.gicv3 and host.gicv2:
+        yield _error(
+            "gicv3-missing",
+            f"guests cannot have a GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3): no ITS, at most {host.gicv2.max_vcpus} vCPUs",
+            "needs a host with a GICv3 or later; on this one give domains <gic version='2'/>",
+        )
+    for gic, name in ((host.gicv2, "GICv2"), (host.gicv3, "GICv3")):
+        if gic is not None and not gic.registers:
+            yield _error(
+                "gic-registers-missing",
+                f"the {name}'s state cannot be saved (KVM_DEV_ARM_VGIC_GRP_DIST_REGS): guests cannot migrate",
+                _NEWER_KERNEL,
+            )
+    if host.gicv3 is not None:
+        yield from _gicv3(host.gicv3)
+
+
+def _gicv3(gic: GICv3) -> Iterator[Finding]:
+    if not gic.redistributor_regions:
+        yield _warning(
+            "redistributor-regions-missing",
+            "a GICv3 has only one region of redistributors (KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION): "
+            "at most 123 vCPUs in a guest",
+            f"{_NEWER_KERNEL} (4.18 or later)",
+        )
+    if not gic.line_level:
+        yield _warning(
+            "line-level-missing",
+            "the input levels of interrupts cannot be saved (KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO)",
+            _NEWER_KERNEL,
+        )
+    if not gic.save_pending_tables:
+        yield _error(
+            "pending-tables-missing",
+            "pending LPIs cannot be saved (KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES): guests with an ITS cannot migrate",
+            _NEWER_KERNEL,
+        )
+
+
+def _its(host: HostCapabilities) -> Iterator[Finding]:
+    if host.its is None:
+        if host.gicv3 is not None and not host.unanswered:
+            yield _error(
+                "its-missing",
+                "guests cannot have an ITS (KVM_DEV_TYPE_ARM_VGIC_ITS), so their PCI devices have no MSIs",
+                _NEWER_KERNEL,
+            )
+        return
+    yield from _present_its(host.its)
+
+
+def _present_its(its: ITS) -> Iterator[Finding]:
+    if not its.msi_devid:
+        yield _error(
+            "msi-devid-missing",
+            "MSIs carry no device id (KVM_CAP_MSI_DEVID), by which the ITS translates them",
+            _NEWER_KERNEL,
+        )
+    if not (its.registers and its.save_tables and its.restore_tables):
+        yield _error(
+            "its-state-missing",
+            "the ITS's state cannot be saved and restored (KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_ITS_SAVE_TABLES, "
+            "KVM_DEV_ARM_ITS_RESTORE_TABLES): guests cannot migrate",
+            _NEWER_KERNEL,
+        )
+
+
+def _pmu(host: HostCapabilities) -> Iterator[Finding]:
+    if not host.capabilities.get("KVM_CAP_ARM_PMU_V3"):
+        yield _error(
+            "pmu-missing",
+            "guests cannot have a PMU (KVM_CAP_ARM_PMU_V3): no performance counters in them, "
+            "and a domain with <pmu state='on'/> does not start",
+            "the firmware must describe the PMU and the kernel needs CONFIG_HW_PERF_EVENTS and its driver "
+            "('dmesg | grep -i pmu'); or give domains <pmu state='off'/>",
+        )
+    elif host.pmu is not None and not host.pmu.interrupt:
+        yield _error(
+            "pmu-interrupt-missing",
+            "the PMU's interrupt cannot be set (KVM_ARM_VCPU_PMU_V3_IRQ)",
+            "needs a GIC in the kernel; see the group GIC",
+        )
+
+
+def _unanswered(host: HostCapabilities) -> Iterator[Finding]:
+    for sentence in host.unanswered:
+        yield _error(
+            "probe-refused",
+            f"the kernel promises this and refuses it: {sentence}",
+            "see 'dmesg | grep kvm'; report it with the output of 'vgicmgr check-host --format json'",
+        )

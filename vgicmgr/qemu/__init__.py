@@ -1,0 +1,1 @@
+"""What QEMU does: the ``virt`` machine's memory map, and how it reads CPU properties."""

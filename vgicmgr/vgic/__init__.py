@@ -1,0 +1,1 @@
+"""The heart: what a domain asks for, against what a kernel gives."""
