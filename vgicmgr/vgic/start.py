@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from vgicmgr.domain.settings import CpuFeature, DomainSettings
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import uapi, vgic_v2, vgic_v3
+from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import sve_vector_lengths
 from vgicmgr.kvm.vm import VM
@@ -143,6 +144,9 @@ _CAPABILITIES_OF = {
 
 def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
     wishes = {feature.name: _on(feature) for feature in settings.cpu_features if feature.policy != "optional"}
+    lengths = {int(name[3:]): on for name, on in wishes.items() if name.startswith("sve") and name[3:].isdecimal()}
+    if any(lengths.values()):
+        wishes["sve"] = True  # libvirt adds it, too
     for feature, capabilities in _CAPABILITIES_OF.items():
         if wishes.get(feature):
             for capability in capabilities:
@@ -153,7 +157,9 @@ def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
                         f"take <feature name='{feature}'/> out of <cpu>, or use a host that has it",
                     )
                     break
-    yield from _vector_lengths(wishes, vm)
+    if lengths and wishes.get("sve", True):
+        yield from _vector_lengths(lengths, vm)
+    yield from _model(settings, vm)
     asks_32bit = settings.arch == "armv7l" or wishes.get("aarch64") is False
     if asks_32bit and not vm.check_extension("KVM_CAP_ARM_EL1_32BIT"):
         yield _refusal(
@@ -163,18 +169,46 @@ def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
         )
 
 
-def _vector_lengths(wishes: dict[str, bool], vm: VM) -> Iterator[Finding]:
-    lengths = {int(name[3:]): on for name, on in wishes.items() if name.startswith("sve") and name[3:].isdecimal()}
-    if not lengths or wishes.get("sve") is False:
+_TARGETS = {"cortex-a53": "KVM_ARM_TARGET_CORTEX_A53", "cortex-a57": "KVM_ARM_TARGET_CORTEX_A57"}
+"""The models besides its own CPU that QEMU asks of KVM, by the target it makes the vCPU with (target/arm/cpu64.c)."""
+
+
+def _model(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
+    if not settings.cpu_mode:
+        yield Finding(
+            "cpu-model-default",
+            Severity.WARNING,
+            "the domain names no CPU, and QEMU's default is one that KVM cannot run (cortex-a15) before QEMU 10.2",
+            "set <cpu mode='host-passthrough'/>",
+        )
+    if settings.cpu_mode != "custom" or settings.cpu_model in ("host", "max"):
         return
+    target = _TARGETS.get(settings.cpu_model)
+    if target is None:
+        reason = "KVM gives guests the host's own CPU, and QEMU asks it for no other but cortex-a53 and cortex-a57"
+    else:
+        with vm.create_vcpu() as vcpu:
+            try:
+                vcpu.init(getattr(uapi, target), ["KVM_ARM_VCPU_PSCI_0_2"])
+            except KvmError as error:
+                reason = f"this host's KVM gives no such vCPU ({error})"
+            else:
+                return
+    yield _refusal(
+        "cpu-model-unsupported",
+        f"the CPU model '{settings.cpu_model}' is asked for, but {reason}",
+        "set <cpu mode='host-passthrough'/>",
+    )
+
+
+def _vector_lengths(wishes: dict[int, bool], vm: VM) -> Iterator[Finding]:
     supported = _supported_vector_lengths(vm)
-    reason = unmet_vector_length(lengths, supported) if supported else "KVM_CAP_ARM_SVE is 0"
-    if reason and (any(lengths.values()) or supported):
-        asked = ", ".join(f"sve{bits} {'on' if on else 'off'}" for bits, on in sorted(lengths.items()))
+    if supported and (reason := unmet_vector_length(wishes, supported)):
+        asked = ", ".join(f"sve{bits} {'on' if on else 'off'}" for bits, on in sorted(wishes.items()))
         yield _refusal(
             "sve-vector-length",
             f"the SVE vector lengths {asked} are asked for, but {reason} (KVM_REG_ARM64_SVE_VLS)",
-            f"choose among {', '.join(map(str, sorted(supported)))} bits" if supported else "take them out of <cpu>",
+            f"choose among {', '.join(map(str, sorted(supported)))} bits",
         )
 
 

@@ -1,0 +1,78 @@
+"""The vGIC configuration: a domain's settings resolved against a machine type. Values only."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+
+
+class MSIController(Enum):
+    """What a guest's PCI devices send their MSIs to."""
+
+    ITS = "its"
+    GICV2M = "gicv2m"
+    NONE = "none"
+
+
+class Source(Enum):
+    """Where a decision comes from."""
+
+    XML = "domain XML"
+    METADATA = "vgicmgr metadata"
+    LIBVIRT = "libvirt default"
+    MACHINE = "machine type"
+    QEMU = "QEMU default"
+    KERNEL = "host kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One thing that was decided: ``subject`` (such as ``GIC version``), what it came to, and who decided."""
+
+    subject: str
+    value: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A range of guest physical addresses; ``base`` and ``size`` in bytes."""
+
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.base + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class VGICConfiguration:
+    """Everything about a guest's interrupt controller that QEMU and the kernel settle between them.
+
+    ``vcpus`` are those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is made
+    with (0: the kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE).
+    ``nr_irqs`` counts SGIs, PPIs and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features, ``sve_vector_lengths``
+    are in bits and empty where SVE is off or left as the kernel has it.
+    """
+
+    machine: str
+    gic_version: int
+    msi: MSIController
+    vcpus: int
+    max_vcpus: int
+    ipa_bits: int
+    nr_irqs: int
+    distributor: Region
+    cpu_interface: Region | None
+    """Of a GICv2."""
+    redistributors: tuple[RedistributorRegion, ...]
+    """Of a GICv3: index, base and number of vCPUs of each region."""
+    its: Region | None
+    gicv2m: Region | None
+    pmu_intid: int | None
+    """INTID of the PMU's overflow interrupt, a PPI on QEMU's ``virt``; None without a PMU."""
+    features: tuple[str, ...]
+    sve_vector_lengths: tuple[int, ...] = ()
+    decisions: tuple[Decision, ...] = ()
