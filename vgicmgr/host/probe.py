@@ -25,7 +25,7 @@ CAPABILITIES = tuple(name for name in vars(uapi) if name.startswith("KVM_CAP_"))
 """The capabilities asked for: all that :mod:`vgicmgr.kvm.uapi` declares."""
 
 MAX_INTIDS = 1024
-"""Largest number a vGIC can have: SGIs, PPIs and SPIs (VGIC_MAX_RESERVED + 1 of ``include/kvm/arm_vgic.h``)."""
+"""Largest number of SGIs, PPIs and SPIs by the kernel's document; its code stops at 992 (VGIC_MAX_RESERVED)."""
 
 _GIC_BASE = 0x0800_0000
 """Any aligned place below 4 GiB serves for a device that is never used."""

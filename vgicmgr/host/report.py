@@ -57,11 +57,12 @@ def render(capabilities: HostCapabilities, verdict: Verdict, *, colour: bool) ->
     text: list[str] = []
     for group in groups:
         text.append(_paint(group.title, "1", colour))
+        width = max((len(line.label) for line in group.lines), default=0)
         for line in group.lines:
             about = [finding for finding in verdict.findings if finding.name in line.findings]
             told.update(finding.name for finding in about)
             mark = _worst(about) if about else line.mark
-            text.append(f"  {_paint(f'{mark.value:7}', _COLOURS[mark], colour)}  {line.label:28}  {line.value}")
+            text.append(f"  {_paint(f'{mark.value:7}', _COLOURS[mark], colour)}  {line.label:{width}}  {line.value}")
             text.extend(_explain(about))
         text.append("")
     rest = [finding for finding in verdict.findings if finding.name not in told]
@@ -253,5 +254,7 @@ def _capabilities(capabilities: HostCapabilities) -> Iterator[Line]:
     for name, value in sorted(capabilities.capabilities.items()):
         if name in NEEDED:
             yield Line(name, str(value), ("capability-missing",) if not value else ())
+        elif name == "KVM_CAP_MSI_DEVID":
+            yield Line(name, f"{value} (of a VM without an ITS)", mark=Mark.NONE)
         else:
             yield Line(name, str(value), mark=Mark.NONE)

@@ -51,9 +51,9 @@ class Region:
 class VGICConfiguration:
     """Everything about a guest's interrupt controller that QEMU and the kernel settle between them.
 
-    ``vcpus`` are those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is made
-    with (0: the kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE).
-    ``nr_irqs`` counts SGIs, PPIs and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features, ``sve_vector_lengths``
+    ``vcpus`` are those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is
+    made with (0: the kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE).
+    ``nr_irqs`` counts SGIs, PPIs and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features; ``sve_vector_lengths``
     are in bits and empty where SVE is off or left as the kernel has it.
     """
 
