@@ -1,0 +1,52 @@
+"""``vgicmgr check-host``: what this host's kernel can give a guest."""
+
+import os
+import sys
+from argparse import Namespace, _SubParsersAction
+from typing import TYPE_CHECKING, TextIO
+
+from vgicmgr.host.judge import judge_host
+from vgicmgr.host.probe import probe_host
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "check-host",
+        help="report what this host's kernel can give a guest",
+        description="Ask this host's kernel, on throw-away VMs, what interrupt controller, ITS, PMU and vCPU features "
+        "it can give a guest. Exits 0 when all that guests normally need is there, 1 when something is missing, 2 when "
+        "the kernel could not be asked.",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: the host capabilities document"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing, only exit")
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Probe, judge and print; raises :class:`~vgicmgr.errors.CannotTell`."""
+    capabilities = probe_host()
+    verdict = judge_host(capabilities)
+    if options.quiet:
+        pass
+    elif options.format == "json":
+        import json
+
+        from vgicmgr.host.document import to_document
+
+        print(json.dumps(to_document(capabilities, verdict), indent=2))
+    else:
+        from vgicmgr.host.report import render
+
+        sys.stdout.write(render(capabilities, verdict, colour=_wants_colour(sys.stdout)))
+    return 0 if verdict.ok else 1
+
+
+def _wants_colour(stream: TextIO) -> bool:
+    """On a terminal only, and not against https://no-color.org."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,207 @@
+"""What libvirt asks before it starts a guest, and what it is told: the hook behind ``hooks/qemu``.
+
+Only ``prepare`` is decided. Everything else is let through at once: a failing ``reconnect`` would kill a running guest,
+and ``stopped`` and ``release`` come when there is nothing left to refuse (libvirt, ``docs/hooks.rst``).
+
+Exit status 0 lets the guest start, 1 keeps it from starting; the one line on standard error then reaches the operator
+in libvirt's own error. Standard output stays empty. Each decision is logged by syslog in one line, and never with XML,
+which can hold secrets. A domain that is no arm64 KVM guest passes in silence.
+
+What cannot be judged (XML that cannot be read or does not come within :data:`STDIN_SECONDS`, a policy that cannot be
+understood, a kernel that cannot be asked, a fault in this program) is refused under ``mode = enforce``, logged and let
+through under ``warn``. One exception: a daemon without root (``qemu:///session``) runs the same hook, and where its
+user may not open /dev/kvm or the policy, the guest is let through: QEMU runs as that user and meets the same hindrance.
+
+Every guest's start waits for this module: it imports nothing that it can do without.
+"""
+
+import os
+import select
+import sys
+import syslog
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from vgicmgr.domain.settings import MAX_BYTES, DomainSettings, read_domain
+from vgicmgr.errors import DomainXMLError, PolicyError, VgicmgrError
+from vgicmgr.findings import Finding, Verdict
+from vgicmgr.policy import POLICY_FILE, Decision, Mode, Policy, read_policy
+
+STDIN_SECONDS = 10.0
+"""How long the XML may take to arrive, in seconds; libvirt writes it at once."""
+
+DEV_KVM = "/dev/kvm"
+
+_LONGEST_NAME = 200
+_LONGEST_MESSAGE = 2000
+
+
+def main(
+    argv: Sequence[str],
+    stdin: int = 0,
+    *,
+    judge: Callable[[DomainSettings], Verdict] | None = None,
+    policy_file: str = POLICY_FILE,
+    seconds: float = STDIN_SECONDS,
+) -> int:
+    """Exit status for the arguments libvirt gives: domain, operation, sub-operation, extra.
+
+    A fifth one is what ``hooks/qemu`` has already read of the XML; the rest comes from the descriptor ``stdin``.
+    ``judge`` is :func:`vgicmgr.vgic.start.judge_start` unless told otherwise. Raises nothing.
+    """
+    if len(argv) < 2 or argv[1] != "prepare":
+        return 0
+    start = _Start(argv[0])
+    try:
+        return start.decide(os.fsencode(argv[4]) if len(argv) > 4 else b"", stdin, judge, policy_file, seconds)
+    except Exception as error:
+        return start.cannot_judge(error)
+
+
+class _Start:
+    """One guest's start, and how far its judgement has come: enough to say so when it breaks off."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.uuid = ""
+        self.mode = Mode.ENFORCE
+
+    def decide(
+        self,
+        first: bytes,
+        stdin: int,
+        judge: Callable[[DomainSettings], Verdict] | None,
+        policy_file: str,
+        seconds: float,
+    ) -> int:
+        policy, policy_error = Policy(), None
+        try:
+            policy = read_policy(policy_file)
+        except PolicyError as error:
+            policy_error = error
+        self.mode = policy.mode
+        if policy.mode is Mode.OFF:
+            return self.let_through("off", "nothing is judged")
+        settings = read_domain(read_stdin(stdin, seconds, first))
+        self.name, self.uuid = settings.name, settings.uuid
+        if not settings.needs_gic:
+            return 0
+        if policy_error:
+            if _not_for_this_user(policy_error.__cause__):
+                return self.let_through("not-judged", policy_error.message)
+            raise policy_error
+        if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
+            return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
+        return self.carry_out(policy.decide((judge or _judge_start)(settings)))
+
+    def carry_out(self, decision: Decision) -> int:
+        if decision.refused:
+            why = _sentences(decision.refused)
+            self.log(syslog.LOG_ERR, "refused", why, decision)
+            _say(f"domain {quoted(self.name)} cannot start here: {why}")
+            return 1
+        if decision.warned:
+            self.log(syslog.LOG_WARNING, "warned", _sentences(decision.warned), decision)
+        else:
+            self.log(syslog.LOG_INFO, "passed")
+        return 0
+
+    def let_through(self, decision: str, why: str) -> int:
+        self.log(syslog.LOG_NOTICE, decision, why)
+        return 0
+
+    def cannot_judge(self, error: Exception) -> int:
+        why = str(error) if isinstance(error, VgicmgrError) else _fault(error)
+        if self.mode is not Mode.ENFORCE:
+            self.log(syslog.LOG_WARNING, "not-judged", why)
+            return 0
+        self.log(syslog.LOG_ERR, "refused", f"cannot be judged: {why}")
+        _say(
+            f"domain {quoted(self.name)} is not started, since it cannot be judged: {printable(why)}; "
+            f"to start it all the same, set 'mode = warn' in {POLICY_FILE}"
+        )
+        return 1
+
+    def log(self, priority: int, decision: str, why: str = "", findings: Decision | None = None) -> None:
+        line = f"prepare domain={quoted(self.name)} uuid={quoted(self.uuid)} decision={decision}"
+        for word, some in (("refused", findings.refused), ("warned", findings.warned)) if findings else ():
+            if some:
+                line += f" {word}={','.join(printable(finding.name) for finding in some)}"
+        if why:
+            line += f": {printable(why)}"
+        syslog.openlog("vgicmgr", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(priority, line)
+
+
+def read_stdin(fd: int, seconds: float, first: bytes = b"") -> bytes:
+    """``first`` and what can be read from the descriptor until its end.
+
+    Raises :class:`DomainXMLError` when it does not end within ``seconds`` or :data:`MAX_BYTES`, or cannot be read.
+    """
+    deadline = time.monotonic() + seconds
+    content = bytearray(first)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    try:
+        while len(content) <= MAX_BYTES:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise DomainXMLError(f"the domain XML on standard input did not end within {seconds:g} s")
+            chunk = os.read(fd, 1 << 16)
+            if not chunk:
+                break
+            content += chunk
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise DomainXMLError(f"the domain XML cannot be read from standard input: {why}") from None
+    return bytes(content)
+
+
+def printable(text: str) -> str:
+    """``text`` for a log or a terminal: what is not printable (newlines, escapes, bidi overrides …) is spelled out."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
+
+
+def quoted(name: str) -> str:
+    """A name from outside, in quotes that it cannot close."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return "'" + printable(short.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+
+
+def _sentences(findings: Sequence[Finding]) -> str:
+    if len(findings) == 1:
+        return printable(str(findings[0]))
+    return "; ".join(f"({number}) {printable(str(finding))}" for number, finding in enumerate(findings, 1))
+
+
+def _fault(error: Exception) -> str:
+    """A fault of this program: what and where, but not its message, which may quote the XML."""
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    place = f" in {where.tb_frame.f_globals.get('__name__')} line {where.tb_lineno}" if where else ""
+    return f"vgicmgr itself failed ({type(error).__name__}{place})"
+
+
+def _not_for_this_user(cause: BaseException | None) -> bool:
+    return os.geteuid() != 0 and isinstance(cause, PermissionError)
+
+
+def _say(line: str) -> None:
+    # not sys.stderr, which is None when the descriptor is closed
+    with suppress(OSError):
+        os.write(2, f"vgicmgr: {line}\n".encode(errors="backslashreplace"))
+
+
+def _judge_start(settings: DomainSettings) -> Verdict:
+    # here, so that a domain that is no arm64 KVM guest is spared it
+    from vgicmgr.vgic.start import judge_start
+
+    return judge_start(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
