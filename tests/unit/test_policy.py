@@ -148,3 +148,10 @@ class TestRead:
         with pytest.raises(PolicyError, match="Not a directory") as caught:
             read_policy(str(tmp_path / "file/vgicmgr.conf"))
         assert isinstance(caught.value.__cause__, NotADirectoryError)
+
+
+def test_the_policy_file_shows_every_finding_that_refuses_a_start() -> None:
+    source = (Path(__file__).parents[2] / "vgicmgr" / "vgic" / "start.py").read_text()
+    names = set(re.findall(r'_refusal\(\s*"([a-z0-9-]+)"', source))
+    shown = set(re.findall(r"^#([a-z0-9-]+) = ", SHIPPED.read_text(), re.MULTILINE))
+    assert names == shown

@@ -49,18 +49,20 @@ class VCPU(Descriptor):
 
     def register_ids(self) -> tuple[int, ...]:
         """KVM_GET_REG_LIST: the ids of all registers this vCPU has, as the kernel lists them."""
-        request = bytearray(uapi.kvm_reg_list.size)
-        try:
-            self.ioctl("KVM_GET_REG_LIST", request)
-        except KvmError as error:
-            if error.errno != errno.E2BIG:
-                raise
-        count: int = uapi.kvm_reg_list.layout.unpack(request)[0]
-        if not count:
-            return ()
-        request += bytes(8 * count)
-        self.ioctl("KVM_GET_REG_LIST", request)
-        return tuple(array("Q", bytes(request[uapi.kvm_reg_list.size :])))
+        room = 1024
+        while True:
+            # the kernel tells the length along with E2BIG, but Python 3.14 drops what a failed ioctl wrote
+            request = bytearray(uapi.kvm_reg_list.layout.pack(room)) + bytes(8 * room)
+            try:
+                self.ioctl("KVM_GET_REG_LIST", request)
+            except KvmError as error:
+                if error.errno != errno.E2BIG:
+                    raise
+                room *= 2
+                continue
+            head = uapi.kvm_reg_list.size
+            count: int = uapi.kvm_reg_list.layout.unpack_from(request)[0]
+            return tuple(array("Q", bytes(request[head : head + 8 * count])))
 
     def get_register(self, register_id: int) -> int:
         """KVM_GET_ONE_REG: the register's value as a number, whatever its size; raises :class:`KvmError`."""
