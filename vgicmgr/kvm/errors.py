@@ -6,6 +6,7 @@ place in ``arch/arm64/kvm`` is named.
 
 import errno
 import os
+from collections.abc import Mapping
 
 from vgicmgr.errors import CannotTell, VgicmgrError
 
@@ -14,7 +15,7 @@ class KvmUnavailable(CannotTell):
     """/dev/kvm cannot be used, so no question can be put to this kernel."""
 
 
-class KvmError(VgicmgrError):
+class IoctlError(VgicmgrError):
     """An ioctl that the kernel refused.
 
     ``call`` is the ioctl, ``subject`` what it was about (a device type, attribute or register, by its header's name, or
@@ -27,6 +28,11 @@ class KvmError(VgicmgrError):
         self.group = group
         self.errno = number
         super().__init__(f"{self.question}: {self.errno_name}, {self.meaning}")
+
+    @property
+    def meanings(self) -> Mapping[str, Mapping[int, str]]:
+        """What an errno says, by call, attribute or group."""
+        return {}
 
     @property
     def question(self) -> str:
@@ -42,9 +48,18 @@ class KvmError(VgicmgrError):
     def meaning(self) -> str:
         """What this errno says of this very call; the general meaning where the kernel documents none."""
         for key in (self.subject, self.group, self.call):
-            if self.errno in MEANINGS.get(key, {}):
-                return MEANINGS[key][self.errno]
+            if self.errno in self.meanings.get(key, {}):
+                return self.meanings[key][self.errno]
         return os.strerror(self.errno).lower()
+
+
+class KvmError(IoctlError):
+    """An ioctl that KVM refused."""
+
+    @property
+    def meanings(self) -> Mapping[str, Mapping[int, str]]:
+        """What KVM's errnos say."""
+        return MEANINGS
 
 
 _ATTRIBUTE = {
@@ -208,7 +223,7 @@ MEANINGS: dict[str, dict[int, str]] = {
         errno.EINVAL: "no PMU chosen by KVM_ARM_VCPU_PMU_V3_SET_PMU, or more counters than it has",
     },
     "KVM_ARM_VCPU_TIMER_CTRL": {
-        errno.EINVAL: "not a PPI (16 to 31)",
+        errno.EINVAL: "not a PPI (16 to 31), or no in-kernel GIC",
         errno.EBUSY: "a vCPU has run already",
     },
     "KVM_ARM_VCPU_PVTIME_IPA": {
