@@ -144,9 +144,9 @@ def _pmu(host: HostCapabilities) -> Iterator[Finding]:
         yield _error(
             "pmu-missing",
             "guests cannot have a PMU (KVM_CAP_ARM_PMU_V3): no performance counters in them, "
-            "and a domain with <pmu state='on'/> does not start",
+            "and a domain that names <pmu> (even state='off') does not start",
             "the firmware must describe the PMU and the kernel needs CONFIG_HW_PERF_EVENTS and its driver "
-            "('dmesg | grep -i pmu'); or give domains <pmu state='off'/>",
+            "('dmesg | grep -i pmu'); or take <pmu> out of the domains",
         )
     elif host.pmu is not None and not host.pmu.interrupt:
         yield _error(

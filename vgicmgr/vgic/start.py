@@ -124,13 +124,17 @@ def _memory(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
 
 
 def _pmu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
-    wishes = {feature.name: feature for feature in settings.cpu_features}
-    asked = settings.pmu or ("pmu" in wishes and _on(wishes["pmu"]))
-    if asked and not vm.check_extension("KVM_CAP_ARM_PMU_V3"):
+    """Without a PMU in KVM, QEMU's CPU has no property ``pmu``, and even turning it off fails (target/arm/cpu.c)."""
+    wish = settings.pmu
+    for feature in settings.cpu_features:
+        if feature.name == "pmu":
+            wish = _on(feature)
+    if wish is not None and not vm.check_extension("KVM_CAP_ARM_PMU_V3"):
         yield _refusal(
             "pmu-unsupported",
-            "<pmu state='on'/> is asked for, but this host's KVM has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0)",
-            "set <pmu state='off'/>, or see 'vgicmgr check-host' for what the PMU needs",
+            f"<pmu state='{'on' if wish else 'off'}'/> is asked for, but this host's KVM has no PMU for guests "
+            "(KVM_CAP_ARM_PMU_V3 is 0), and QEMU then has nothing to turn on or off",
+            "take <pmu> out of the domain, or see 'vgicmgr check-host' for what the PMU needs",
         )
 
 
@@ -166,6 +170,13 @@ def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
             "el1-32bit-unsupported",
             "a 32-bit guest is asked for, but this host's CPU has no 32-bit EL1 (KVM_CAP_ARM_EL1_32BIT is 0)",
             "use a 64-bit guest (<type arch='aarch64'>), or a host whose CPU runs 32-bit kernels",
+        )
+    elif asks_32bit and any(map(vm.check_extension, ("KVM_CAP_ARM_SVE", "KVM_CAP_ARM_PTRAUTH_ADDRESS"))):
+        yield Finding(
+            "el1-32bit-features",
+            Severity.WARNING,
+            "KVM gives a 32-bit guest no SVE or pointer authentication, and QEMU 7.2 asks for them even so and ends",
+            "use a 64-bit guest (<type arch='aarch64'>), or a newer QEMU (10.0 starts it)",
         )
 
 

@@ -1,0 +1,74 @@
+"""Hosts for tests: ``lab_host(HOSTS["trixie"])``, ``lab_pair(HOSTS["bookworm"], HOSTS["trixie"])``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.lab import command
+from tests.lab.errors import Prerequisite
+from tests.lab.host import Host
+from tests.lab.pair import Pair
+from tests.lab.pool import Pool
+from tests.lab.spec import HostSpec
+
+
+class LabHost(Protocol):
+    """What the ``lab_host`` fixture is."""
+
+    def __call__(self, spec: HostSpec, *, fresh: bool = False) -> Host:
+        """A booted host of this kind, which other tests may have used unless ``fresh``."""
+
+
+class LabPair(Protocol):
+    """What the ``lab_pair`` fixture is."""
+
+    def __call__(self, first: HostSpec, second: HostSpec, *, fresh: bool = False) -> Pair:
+        """Two booted hosts with libvirtd running, which other tests may have used unless ``fresh``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all that is in this folder."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("lab")
+
+
+@pytest.fixture(scope="session")
+def lab_pool() -> Iterator[Pool]:
+    """The hosts of this session."""
+    try:
+        command.require()
+    except Prerequisite as lacking:
+        pytest.skip(str(lacking))
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def lab_host(lab_pool: Pool) -> LabHost:
+    """A function from a HostSpec to a booted host; at most two run at once, the one not used for longest goes first."""
+
+    def host(spec: HostSpec, *, fresh: bool = False) -> Host:
+        try:
+            return lab_pool.host(spec, fresh=fresh)
+        except Prerequisite as lacking:
+            pytest.skip(str(lacking))
+
+    return host
+
+
+@pytest.fixture(scope="session")
+def lab_pair(lab_pool: Pool) -> LabPair:
+    """A function from two HostSpecs to two joined hosts with libvirtd running; it ends all other hosts."""
+
+    def pair(first: HostSpec, second: HostSpec, *, fresh: bool = False) -> Pair:
+        try:
+            return lab_pool.pair(first, second, fresh=fresh)
+        except Prerequisite as lacking:
+            pytest.skip(str(lacking))
+
+    return pair

@@ -1,0 +1,64 @@
+"""What a host is: data, and the hosts that have a name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Release(StrEnum):
+    """A Debian release: what the host's user land or its kernel is from."""
+
+    BOOKWORM = "bookworm"
+    """Kernel 6.1, QEMU 7.2, libvirt 9.0, Python 3.11."""
+    TRIXIE = "trixie"
+    """Kernel 6.12, QEMU 10.0, libvirt 11.3, Python 3.13."""
+    SID = "sid"
+    """The newest of everything."""
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """An emulated arm64 host."""
+
+    userland: Release = Release.TRIXIE
+    kernel: Release | None = None
+    """None: the user land's own."""
+    cpu: str = "neoverse-n1"
+    """A CPU model of the outer QEMU."""
+    gic: int = 3
+    """The version of the host's own interrupt controller, 2 or 3."""
+    its: bool = True
+    pmu: bool = True
+    vcpus: int = 1
+    memory_mib: int = 1024
+    devices: tuple[str, ...] = ()
+    """Further ``-device`` arguments, such as a PCI device to pass through."""
+    smmuv3: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gic not in (2, 3):
+            raise ValueError(f"a host's GIC is 2 or 3, not {self.gic}")
+
+    @property
+    def kernel_release(self) -> Release:
+        """The release the kernel is from."""
+        return self.kernel or self.userland
+
+
+HOSTS: Mapping[str, HostSpec] = {
+    "bookworm": HostSpec(Release.BOOKWORM),
+    "trixie": HostSpec(Release.TRIXIE),
+    "sid": HostSpec(Release.SID),
+    "gicv2": HostSpec(cpu="cortex-a57", gic=2),
+    "no-its": HostSpec(its=False),
+    "no-pmu": HostSpec(pmu=False),
+    "no-pmu-bookworm": HostSpec(Release.BOOKWORM, pmu=False),
+    "no-pmu-sid": HostSpec(Release.SID, pmu=False),
+    "max": HostSpec(cpu="max"),
+    "max-bookworm": HostSpec(Release.BOOKWORM, cpu="max"),
+    "max-sid": HostSpec(Release.SID, cpu="max"),
+    "a76": HostSpec(cpu="cortex-a76"),
+    "a53": HostSpec(cpu="cortex-a53"),
+    "smmuv3": HostSpec(smmuv3=True, devices=("e1000e,romfile=",)),
+}
+"""The hosts with a name: the releases as they are, and hosts that lack something or are of another make."""
