@@ -1,23 +1,26 @@
-"""A KVM file descriptor: owned, closed exactly once, and asked by ioctl."""
+"""A file descriptor of the kernel's: owned, closed exactly once, and asked by ioctl; and KVM's."""
 
 import fcntl
 import os
 from array import array
 from struct import calcsize, pack, unpack
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Self
 
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.attribute import Attribute
-from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.errors import IoctlError, KvmError
 
 
-class Descriptor:
-    """Owner of one KVM file descriptor; a context manager.
+class FileDescriptor:
+    """Owner of one file descriptor; a context manager.
 
-    The kernel keeps a VM alive until its vCPUs' and devices' descriptors are closed, too, so all of them are closed.
+    ``numbers`` is the module that has the ioctls' numbers by their names in the header, ``refusal`` what is raised when
+    the kernel refuses one.
     """
 
+    numbers: ModuleType
+    refusal: type[IoctlError]
     _fd = -1  # where opening failed, there is nothing to close
 
     def __init__(self, fd: int) -> None:
@@ -47,13 +50,23 @@ class Descriptor:
     def ioctl(self, call: str, argument: int | bytearray = 0, subject: str = "", group: str = "") -> int:
         """Carry out the ioctl called ``call`` in the header; a ``bytearray`` receives what the kernel writes.
 
-        Raises :class:`KvmError` when the kernel refuses. ``subject`` and ``group`` say in that error what it was about.
+        Raises ``refusal`` when the kernel refuses. ``subject`` and ``group`` say in that error what it was about.
         """
-        request: int = getattr(uapi, call)
+        request: int = getattr(self.numbers, call)
         try:
             return fcntl.ioctl(self._fd, request, argument)
         except OSError as error:
-            raise KvmError(call, subject, error.errno or 0, group) from None
+            raise self.refusal(call, subject, error.errno or 0, group) from None
+
+
+class Descriptor(FileDescriptor):
+    """Owner of one KVM file descriptor.
+
+    The kernel keeps a VM alive until its vCPUs' and devices' descriptors are closed, too, so all of them are closed.
+    """
+
+    numbers = uapi
+    refusal = KvmError
 
     # Device control API: works on devices, vCPUs and VMs alike (api.rst, 4.80 and 4.81)
 
