@@ -37,8 +37,8 @@ def pairs(hook: str) -> list[Pair]:
     arguments = ("guest", "begin", "-")
     found = [
         Pair(
-            "hook, nothing to decide (started)",
-            (hook, arguments[0], "started", *arguments[1:]),
+            "hook, nothing to decide (stopped)",
+            (hook, arguments[0], "stopped", *arguments[1:]),
             "sh -c :",
             ("sh", "-c", ":"),
             1.5,

@@ -108,7 +108,7 @@ def test_the_decision_is_what_qemu_does(host: Host, wish: str) -> None:
 
 @pytest.mark.parametrize("host", HOST_KINDS[:3], indirect=True)
 def test_a_domain_without_a_cpu_is_warned_of(host: Host) -> None:
-    """Whether it starts is QEMU's decision, by its version: so the hook lets it pass, and logs the warning."""
+    """Whether it starts is QEMU's decision, by its version, which the XML does not tell: a warning is logged."""
     host.push("/tmp/guest.xml", Guest(cpu="").xml())
     program = (
         "import vgicmgr; xml = open('/tmp/guest.xml', 'rb').read();"

@@ -5,8 +5,6 @@ A value of ``None`` means that the kernel could not be asked; :attr:`HostCapabil
 
 from dataclasses import dataclass, field
 
-from vgicmgr.kvm import uapi
-
 
 @dataclass(frozen=True, slots=True)
 class CoreType:
@@ -157,11 +155,3 @@ class HostCapabilities:
 def with_iidr_revision(iidr: int, revision: int) -> int:
     """A GICD_IIDR or GITS_IIDR with another Revision, which is in bits 15 to 12 of both (Arm IHI 0069)."""
     return iidr & ~0xF000 | revision << 12
-
-
-def migrates_in_list(register_id: int) -> bool:
-    """Whether QEMU carries this register in its list of registers (target/arm/kvm.c, kvm_arm_reg_syncs_via_cpreg_list).
-
-    Core and SVE registers have places of their own in its migration stream.
-    """
-    return register_id & uapi.KVM_REG_ARM_COPROC_MASK not in (uapi.KVM_REG_ARM_CORE, uapi.KVM_REG_ARM64_SVE)

@@ -18,6 +18,7 @@ from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vm import VM
+from vgicmgr.qemu.migration import migrates_in_list
 
 Part = TypeVar("Part")
 
@@ -195,7 +196,7 @@ def probe_vcpu(system: System, answers: dict[str, int]) -> host.VCPU:
                 if number & uapi.KVM_REG_ARM_COPROC_MASK in firmware
             ),
             listed_registers=len(ids),
-            migrated_registers=sum(map(host.migrates_in_list, ids)),
+            migrated_registers=sum(map(migrates_in_list, ids)),
         )
 
 

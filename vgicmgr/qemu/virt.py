@@ -1,36 +1,226 @@
-"""The memory map of QEMU's ``virt`` machine, as far as it depends on memory and IPA size (hw/arm/virt.c)."""
+"""QEMU's ``virt`` machine: its memory map, its interrupts and what its versions differ in (hw/arm/virt.c)."""
 
-GIB = 1 << 30
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-MEM_BASE = 1 * GIB
-"""VIRT_MEM: where guest memory begins."""
-LEGACY_RAM_LIMIT = 255 * GIB
-"""LEGACY_RAMLIMIT_BYTES: the high regions lie no lower than behind this much memory."""
-GIC_REDIST_VCPUS = 123
-"""Redistributors in VIRT_GIC_REDIST: 0xF60000 bytes of 128 KiB each."""
-HIGH_GIC_REDIST2_SIZE = 64 << 20
-"""VIRT_HIGH_GIC_REDIST2: the second region of redistributors, for 512 vCPUs more."""
-HIGH_GIC_REDIST2_VCPUS = 512
+from vgicmgr.qemu.machine import (
+    GIB,
+    GIC_REDIST_VCPUS,
+    HIGH_GIC_REDIST2_SIZE,
+    KIB,
+    LEGACY_RAM_LIMIT,
+    MEM_BASE,
+    MIB,
+    Version,
+    round_up,
+)
+
+HIGH_PCIE_MMIO_SIZE = 512 * GIB
+"""DEFAULT_HIGH_PCIE_MMIO_SIZE, which the property highmem-mmio-size can only raise."""
+MAX_RAM_SLOTS = 256
+"""ACPI_MAX_RAM_SLOTS."""
+
+GICV3_REDIST_SIZE = 128 * KIB
+GICV4_REDIST_SIZE = 256 * KIB
+"""A redistributor's frames: RD and SGI; of a GICv4 VLPI and a reserved one too."""
+
+# INTIDs of the PPIs (include/hw/arm/bsa.h)
+PMU_INTID = 23
+"""VIRTUAL_PMU_IRQ."""
+MAINTENANCE_INTID = 25
+"""ARCH_GIC_MAINT_IRQ."""
+TIMER_INTIDS = {"secure": 29, "physical": 30, "virtual": 27, "hypervisor": 26}
+"""ARCH_TIMER_*_IRQ."""
+EL2_VIRTUAL_TIMER_INTID = 28
+
+NUM_IRQS = 256
+"""SPIs; the GIC is made with 32 INTIDs more, for SGIs and PPIs."""
+NR_IRQS = NUM_IRQS + 32
+GICV2M_FIRST_SPI = 48
+"""Of NUM_GICV2M_SPIS SPIs; the INTID is 32 more."""
+GICV2M_SPIS = 64
+SMMU_FIRST_SPI = 74
+"""Of NUM_SMMU_IRQS SPIs."""
+
+OLDEST_VERSION: Version = (2, 6)
 
 
-def top_of_memory(memory: int, max_memory: int, slots: int) -> int:
-    """The first guest physical address behind memory and the room for hotplugged memory (virt_set_memmap).
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """An entry of the memory map, under its name there; guest physical ``base`` and ``size`` in bytes."""
 
-    All in bytes but ``slots``; ``max_memory`` is 0 where no memory can be plugged.
+    name: str
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.base + self.size
+
+
+BASE_MEMORY_MAP = {
+    region.name: region
+    for region in (
+        MemoryRegion("VIRT_FLASH", 0x0000_0000, 128 * MIB),
+        MemoryRegion("VIRT_GIC_DIST", 0x0800_0000, 64 * KIB),
+        MemoryRegion("VIRT_GIC_CPU", 0x0801_0000, 64 * KIB),
+        MemoryRegion("VIRT_GIC_V2M", 0x0802_0000, 4 * KIB),
+        MemoryRegion("VIRT_GIC_HYP", 0x0803_0000, 64 * KIB),
+        MemoryRegion("VIRT_GIC_VCPU", 0x0804_0000, 64 * KIB),
+        MemoryRegion("VIRT_GIC_ITS", 0x0808_0000, 128 * KIB),
+        MemoryRegion("VIRT_GIC_REDIST", 0x080A_0000, GIC_REDIST_VCPUS * GICV3_REDIST_SIZE),
+        MemoryRegion("VIRT_UART0", 0x0900_0000, 4 * KIB),
+        MemoryRegion("VIRT_RTC", 0x0901_0000, 4 * KIB),
+        MemoryRegion("VIRT_FW_CFG", 0x0902_0000, 0x18),
+        MemoryRegion("VIRT_GPIO", 0x0903_0000, 4 * KIB),
+        MemoryRegion("VIRT_SMMU", 0x0905_0000, 128 * KIB),
+        MemoryRegion("VIRT_MMIO", 0x0A00_0000, 32 * 0x200),
+        MemoryRegion("VIRT_PLATFORM_BUS", 0x0C00_0000, 32 * MIB),
+        MemoryRegion("VIRT_PCIE_MMIO", 0x1000_0000, 0x2EFF_0000),
+        MemoryRegion("VIRT_PCIE_PIO", 0x3EFF_0000, 64 * KIB),
+        MemoryRegion("VIRT_PCIE_ECAM", 0x3F00_0000, 16 * MIB),
+    )
+}
+"""base_memmap, as far as it matters to the interrupt controller and to who looks at the map; the same since 2.6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """The machine's properties (``-machine virt,NAME=VALUE``); None or empty where QEMU's default holds.
+
+    ``gic_version`` and ``msi`` as QEMU spells them. ``highmem_mmio_size`` is in bytes. ``kernel_irqchip`` is ``on``,
+    ``off`` or ``split``.
     """
-    device_memory = max_memory - memory + slots * GIB if max_memory else 0
-    return _round_up(MEM_BASE + memory, GIB) + _round_up(device_memory, GIB)
+
+    gic_version: str = ""
+    its: bool | None = None
+    msi: str = ""
+    iommu: str = ""
+    virtualization: bool = False
+    secure: bool = False
+    kernel_irqchip: str = "on"
+    highmem: bool = True
+    compact_highmem: bool | None = None
+    highmem_redists: bool = True
+    highmem_ecam: bool | None = None
+    highmem_mmio: bool = True
+    highmem_mmio_size: int = HIGH_PCIE_MMIO_SIZE
 
 
-def gicv3_max_vcpus(top: int, ipa_bits: int) -> int:
-    """How many vCPUs have a redistributor in a map whose memory ends at ``top`` (virt_set_high_memmap).
+SINCE: dict[str, Version] = {
+    "compact-highmem": (8, 0),
+    "highmem-redists": (8, 0),
+    "highmem-ecam": (8, 0),
+    "highmem-mmio": (8, 0),
+    "highmem-mmio-size": (10, 0),
+    "msi": (11, 0),
+}
+"""The QEMU version since which the machine has this property; it has the others since before 7.2."""
 
-    The second region is left out where it does not fit into the guest physical address space.
+
+def has_machine(qemu: Version, machine: Version) -> bool:
+    """Whether QEMU of this version still has, and already has, this machine type.
+
+    Since 10.1 each release drops those that are six major versions old (include/hw/boards.h, MACHINE_VER_DELETION).
     """
-    base = _round_up(max(top, MEM_BASE + LEGACY_RAM_LIMIT), HIGH_GIC_REDIST2_SIZE)
-    fits = base + HIGH_GIC_REDIST2_SIZE <= 1 << ipa_bits
-    return GIC_REDIST_VCPUS + (HIGH_GIC_REDIST2_VCPUS if fits else 0)
+    deleted = qemu >= (10, 1) and (machine[0] + 6, machine[1]) <= qemu
+    return OLDEST_VERSION <= machine <= qemu and not deleted
 
 
-def _round_up(number: int, alignment: int) -> int:
-    return (number + alignment - 1) // alignment * alignment
+@dataclass(frozen=True, slots=True)
+class Compatibility:
+    """In what a version of the machine type differs from the newest (virt_machine_<version>_options)."""
+
+    pmu: bool
+    """virt-2.6 gives its vCPUs none."""
+    its: bool
+    """Since virt-2.8."""
+    tcg_its: bool
+    """Whether there is an ITS under TCG, too: since virt-6.2."""
+    tcg_lpa2: bool
+    """Whether TCG's CPU ``max`` has 52 bits of physical address: since virt-7.0."""
+    max_vcpus: int
+    high_ecam: bool
+    """PCIe configuration space in high memory, since virt-3.0."""
+    compact_highmem: bool
+    """Whether a high region that is off takes no space: since virt-7.2."""
+
+
+def compatibility(machine: Version | None) -> Compatibility:
+    """That of a version of the machine type; of the newest where it is None."""
+
+    def since(major: int, minor: int) -> bool:
+        return machine is None or machine >= (major, minor)
+
+    return Compatibility(
+        pmu=since(2, 7),
+        its=since(2, 8),
+        tcg_its=since(6, 2),
+        tcg_lpa2=since(7, 0),
+        max_vcpus=512 if since(3, 0) else 255,
+        high_ecam=since(3, 0),
+        compact_highmem=since(7, 2),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HighMemory:
+    """The regions above guest memory that are there, and ``ipa_bits``: what a VM with this map is made with."""
+
+    regions: tuple[MemoryRegion, ...]
+    ipa_bits: int
+
+    def find(self, name: str) -> MemoryRegion | None:
+        """The region of this name, if it is there."""
+        return next((region for region in self.regions if region.name == name), None)
+
+
+def high_memory(top: int, max_ipa_bits: int, properties: Properties, machine: Version | None) -> HighMemory:
+    """What of the high regions fits behind memory that ends at ``top`` (virt_set_memmap, virt_kvm_type).
+
+    ``max_ipa_bits`` is what the host's KVM gives, or the size of the emulated CPU's physical addresses. The caller has
+    made sure that the memory itself fits.
+    """
+    limit = 1 << (max_ipa_bits if properties.highmem else 32)
+    compact = _chosen(properties.compact_highmem, compatibility(machine).compact_highmem)
+    base, highest, there = max(top, MEM_BASE + LEGACY_RAM_LIMIT), top - 1, []
+    for name, size, wanted in _high_regions(properties, compatibility(machine)):
+        region = MemoryRegion(name, round_up(base, size), size)
+        fits = region.end <= limit
+        if wanted and fits:
+            there.append(region)
+        elif compact:
+            continue
+        base = region.end
+        if fits:
+            highest = base - 1
+    return HighMemory(tuple(there), max(highest.bit_length(), 32))
+
+
+def _high_regions(properties: Properties, machine: Compatibility) -> Iterator[tuple[str, int, bool]]:
+    """extended_memmap: name, size, and whether it is wanted."""
+    yield "VIRT_HIGH_GIC_REDIST2", HIGH_GIC_REDIST2_SIZE, properties.highmem_redists
+    yield "VIRT_HIGH_PCIE_ECAM", 256 * MIB, _chosen(properties.highmem_ecam, machine.high_ecam)
+    yield "VIRT_HIGH_PCIE_MMIO", properties.highmem_mmio_size, properties.highmem_mmio
+
+
+CPU_ADDRESS_BITS = {
+    "cortex-a35": 40,
+    "cortex-a53": 40,
+    "cortex-a55": 40,
+    "cortex-a57": 44,
+    "cortex-a72": 44,
+    "cortex-a76": 40,
+    "cortex-a710": 40,
+    "neoverse-n1": 48,
+    "neoverse-n2": 48,
+    "neoverse-v1": 48,
+    "a64fx": 40,
+    "max": 52,
+}
+"""Physical address bits of the CPUs that TCG emulates (arm_pamax); ``max`` has 48 before virt-7.0."""
+
+
+def _chosen(value: bool | None, default: bool) -> bool:
+    return default if value is None else value

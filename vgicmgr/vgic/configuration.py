@@ -23,6 +23,9 @@ class Source(Enum):
     MACHINE = "machine type"
     QEMU = "QEMU default"
     KERNEL = "host kernel"
+    MAP = "map file"
+    ASSUMED = "assumed host"
+    """No host was asked."""
 
 
 @dataclass(frozen=True, slots=True)

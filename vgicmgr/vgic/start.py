@@ -13,7 +13,15 @@ from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import sve_vector_lengths
 from vgicmgr.kvm.vm import VM
-from vgicmgr.qemu import virt
+from vgicmgr.qemu.machine import (
+    GIB,
+    GIC_REDIST_VCPUS,
+    MEM_BASE,
+    Version,
+    gicv3_max_vcpus,
+    machine_version,
+    top_of_memory,
+)
 from vgicmgr.qemu.sve import unmet_vector_length
 
 _IRQ_LINE_VCPUS = 256
@@ -94,11 +102,11 @@ def _vcpus(settings: DomainSettings, system: System, vm: VM, version: int) -> It
 
 
 def _redistributors(settings: DomainSettings, vm: VM) -> tuple[int, str, str]:
-    limit = virt.gicv3_max_vcpus(_top_of_memory(settings), _ipa_bits(vm))
-    if limit > virt.GIC_REDIST_VCPUS:
+    limit = gicv3_max_vcpus(_top_of_memory(settings), _ipa_bits(vm))
+    if limit > GIC_REDIST_VCPUS:
         with vgic_v3.VGICv3(vm) as gic:
             if not gic.has_attribute(vgic_v3.REDIST_REGION):
-                limit = virt.GIC_REDIST_VCPUS
+                limit = GIC_REDIST_VCPUS
                 return limit, "no KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION", "boot a newer kernel (4.18 or later)"
     return limit, "redistributors in QEMU's virt machine at this IPA size", "use a host with a larger IPA size"
 
@@ -108,7 +116,7 @@ def _ipa_bits(vm: VM) -> int:
 
 
 def _top_of_memory(settings: DomainSettings) -> int:
-    return virt.top_of_memory(settings.memory, settings.max_memory, settings.memory_slots)
+    return top_of_memory(settings.memory, settings.max_memory, settings.memory_slots)
 
 
 def _memory(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
@@ -117,24 +125,50 @@ def _memory(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
         element = "<maxMemory>" if settings.max_memory else "<memory>"
         yield _refusal(
             "ipa-size",
-            f"{element} of {(settings.max_memory or settings.memory) // virt.GIB} GiB ends at guest physical address "
+            f"{element} of {(settings.max_memory or settings.memory) // GIB} GiB ends at guest physical address "
             f"{top:#x}, but this host gives a guest {bits} bits of them (KVM_CAP_ARM_VM_IPA_SIZE)",
-            f"set {element} to {((1 << bits) - virt.MEM_BASE) // virt.GIB} GiB or less, or use a host with more bits",
+            f"set {element} to {((1 << bits) - MEM_BASE) // GIB} GiB or less, or use a host with more bits",
         )
 
 
+_REFUSES_PMU_OFF = (10, 0)
+"""Without a PMU in KVM this QEMU's CPU has no property ``pmu``, and even turning it off fails; 7.2 takes that."""
+_DEFAULTS_TO_MAX = (10, 2)
+"""This QEMU's default CPU under KVM is ``max`` (hw/arm/virt.c, virt_get_default_cpu_type)."""
+
+
+def _qemu_is_from(version: Version, settings: DomainSettings) -> bool:
+    """Whether QEMU is of this version or later for sure: it has a machine type of that version.
+
+    libvirt names the machine type with its version. An older machine type says nothing: a newer QEMU has it, too.
+    """
+    machine = machine_version(settings.machine)
+    return machine is not None and machine >= version
+
+
 def _pmu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
-    """Without a PMU in KVM, QEMU's CPU has no property ``pmu``, and even turning it off fails (target/arm/cpu.c)."""
     wish = settings.pmu
     for feature in settings.cpu_features:
         if feature.name == "pmu":
             wish = _on(feature)
-    if wish is not None and not vm.check_extension("KVM_CAP_ARM_PMU_V3"):
+    if wish is None or vm.check_extension("KVM_CAP_ARM_PMU_V3"):
+        return
+    missing = "this host's KVM has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0)"
+    remedy = "take <pmu> out of the domain, or see 'vgicmgr check-host' for what the PMU needs"
+    if wish:
+        yield _refusal("pmu-unsupported", f"<pmu state='on'/> is asked for, but {missing}", remedy)
+    elif _qemu_is_from(_REFUSES_PMU_OFF, settings):
         yield _refusal(
             "pmu-unsupported",
-            f"<pmu state='{'on' if wish else 'off'}'/> is asked for, but this host's KVM has no PMU for guests "
-            "(KVM_CAP_ARM_PMU_V3 is 0), and QEMU then has nothing to turn on or off",
-            "take <pmu> out of the domain, or see 'vgicmgr check-host' for what the PMU needs",
+            f"<pmu state='off'/> is asked for, but {missing}, and QEMU then has none to turn off",
+            remedy,
+        )
+    else:
+        yield Finding(
+            "pmu-off",
+            Severity.WARNING,
+            f"<pmu state='off'/> is asked for, but {missing}, and newer QEMUs (10.0) then end for want of one",
+            remedy,
         )
 
 
@@ -185,7 +219,7 @@ _TARGETS = {"cortex-a53": "KVM_ARM_TARGET_CORTEX_A53", "cortex-a57": "KVM_ARM_TA
 
 
 def _model(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
-    if not settings.cpu_mode:
+    if not settings.cpu_mode and not _qemu_is_from(_DEFAULTS_TO_MAX, settings):
         yield Finding(
             "cpu-model-default",
             Severity.WARNING,

@@ -1,6 +1,12 @@
 """The virt machine's memory map: expectations worked out by hand from QEMU's hw/arm/virt.c."""
 
-from vgicmgr.qemu.virt import GIB, gicv3_max_vcpus, top_of_memory
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from vgicmgr.qemu.machine import GIB, gicv3_max_vcpus, machine_version, top_of_memory
+from vgicmgr.qemu.virt import HighMemory, Properties, has_machine, high_memory
 
 TIB = 1024 * GIB
 
@@ -26,3 +32,75 @@ def test_a_small_guest_has_its_second_redistributor_region_at_256_gib() -> None:
 def test_memory_that_fills_the_address_space_leaves_no_second_region() -> None:
     assert gicv3_max_vcpus(TIB, ipa_bits=40) == 123
     assert gicv3_max_vcpus(TIB - GIB, ipa_bits=40) == 123 + 512
+
+
+@pytest.mark.parametrize(
+    ("machine", "version"),
+    [
+        ("virt", None),
+        ("virt-10.0", (10, 0)),
+        ("virt-2.12", (2, 12)),
+        ("virt-rhel9.4.0", None),
+        ("virt-10", None),
+        ("virt-1000.0", None),
+        ("virt-10.0\n", None),
+        ("virt-٣.٣", None),
+    ],
+)
+def test_machine_version(machine: str, version: tuple[int, int] | None) -> None:
+    assert machine_version(machine) == version
+
+
+@pytest.mark.parametrize(
+    ("qemu", "machine", "there"),
+    [
+        ((7, 2), (2, 6), True),
+        ((7, 2), (8, 0), False),
+        ((10, 0), (2, 6), True),  # deletion of old types began with 10.1
+        ((11, 1), (5, 1), False),
+        ((11, 1), (5, 2), True),
+        ((11, 1), (11, 2), False),
+        ((7, 2), (2, 5), False),
+    ],
+)
+def test_machine_types_of_a_qemu(qemu: tuple[int, int], machine: tuple[int, int], *, there: bool) -> None:
+    assert has_machine(qemu, machine) is there
+
+
+def bases(memory: HighMemory) -> dict[str, int]:
+    return {region.name.removeprefix("VIRT_HIGH_"): region.base for region in memory.regions}
+
+
+def test_the_high_regions_of_a_small_guest() -> None:
+    memory = high_memory(2 * GIB, 48, Properties(), None)
+    assert bases(memory) == {"GIC_REDIST2": 0x40_0000_0000, "PCIE_ECAM": 0x40_1000_0000, "PCIE_MMIO": 0x80_0000_0000}
+    assert memory.ipa_bits == 40
+
+
+def test_a_region_that_is_off_takes_its_place_before_virt_7_2_alone() -> None:
+    without = Properties(highmem_redists=False)
+    assert bases(high_memory(2 * GIB, 48, without, (7, 2)))["PCIE_ECAM"] == 0x40_0000_0000
+    assert bases(high_memory(2 * GIB, 48, without, (7, 1)))["PCIE_ECAM"] == 0x40_1000_0000
+
+
+def test_highmem_off_leaves_none() -> None:
+    memory = high_memory(2 * GIB, 48, Properties(highmem=False), None)
+    assert (memory.regions, memory.ipa_bits) == ((), 32)
+
+
+def test_virt_2_12_has_no_high_pcie_configuration_space() -> None:
+    assert "PCIE_ECAM" not in bases(high_memory(2 * GIB, 48, Properties(), (2, 12)))
+
+
+@hypothesis_settings(deadline=None)
+@given(st.integers(0, 1 << 52), st.integers(32, 52), st.booleans(), st.booleans(), st.booleans())
+def test_high_regions_never_overlap_and_fit(top: int, bits: int, redists: bool, ecam: bool, compact: bool) -> None:
+    properties = Properties(highmem_redists=redists, highmem_ecam=ecam, compact_highmem=compact)
+    memory = high_memory(top, bits, properties, None)
+    end = top
+    for region in memory.regions:
+        assert region.base >= end
+        assert region.base % region.size == 0
+        end = region.end
+        assert end <= 1 << bits
+    assert end <= 1 << max(memory.ipa_bits, top.bit_length())

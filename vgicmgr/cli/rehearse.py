@@ -1,0 +1,133 @@
+"""``vgicmgr rehearse``: whether this host's kernel brings up what a domain's XML comes to, call by call."""
+
+import os
+import sys
+from argparse import Namespace, _SubParsersAction
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vgicmgr.cli.translate import add_source, read_xml, translate
+from vgicmgr.errors import CannotTell
+from vgicmgr.findings import Finding, Verdict
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from vgicmgr.vgic.configuration import VGICConfiguration
+    from vgicmgr.vgic.rehearsal import Rehearsal
+
+KIND = "vgicmgr rehearsal"
+VERSION = 1
+"""Raised when a reader of the former version would misread a document; members may be added without."""
+
+DESCRIPTION = """\
+Translate a libvirt domain XML and make the kernel calls that QEMU makes for it on a
+throw-away VM: no vCPU runs, no memory is given. Of vCPUs that are made alike, the first
+and the last are. Exits 0 when the kernel carries out all calls, 1 when it refuses one or
+something stands against the domain before, 2 when the question could not be put.
+"""
+EXAMPLE = """\
+example:
+  virsh dumpxml guest | vgicmgr rehearse -
+"""
+
+
+def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    from argparse import RawDescriptionHelpFormatter
+
+    parser = commands.add_parser(
+        "rehearse",
+        help="try on this host's kernel whether a domain's interrupt controller comes up",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    add_source(parser)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing, only exit")
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Read, translate, rehearse and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
+    resolution = translate(read_xml(options), options)
+    rehearsal = None
+    if resolution.configuration:
+        if resolution.settings.virt_type != "kvm":
+            raise CannotTell("the domain is emulated: it asks no kernel for its interrupt controller", "use type='kvm'")
+        rehearsal = _rehearse(resolution.configuration)
+    verdict = Verdict((*resolution.findings, *(rehearsal.verdict.findings if rehearsal else ())))
+    if options.quiet:
+        pass
+    elif options.format == "json":
+        import json
+
+        print(json.dumps(to_document(resolution.settings.name, rehearsal, verdict), indent=2))
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in render(rehearsal, verdict, resolution.settings.current_vcpus))
+    return 0 if verdict.ok else 1
+
+
+def _rehearse(configuration: "VGICConfiguration") -> "Rehearsal":
+    from vgicmgr.kvm.system import System
+    from vgicmgr.vgic.plan import call_plan, telling_vcpus
+    from vgicmgr.vgic.rehearsal import rehearse
+
+    architecture = os.uname().machine
+    if architecture != "aarch64":
+        raise CannotTell(f"this host is {architecture}, not aarch64: its KVM knows no GIC", "run it on the KVM host")
+    with System() as system:
+        return rehearse(call_plan(configuration, vcpus=telling_vcpus(configuration)), system)
+
+
+def render(rehearsal: "Rehearsal | None", verdict: Verdict, vcpus: int) -> Iterator[str]:
+    """Lines of text: each call with its outcome, what was found, and the result; the domain has so many ``vcpus``."""
+    from vgicmgr.vgic.map import printable
+    from vgicmgr.vgic.plan import CreateVCPU
+
+    if rehearsal:
+        for place, call in enumerate(rehearsal.plan):
+            yield f"{_outcome(rehearsal, place):9}{call}"
+        if left_out := vcpus - len([call for call in rehearsal.plan if isinstance(call, CreateVCPU)]):
+            yield f"{'':9}({left_out} vCPUs more, made in the same way, are left out)"
+        yield ""
+    for finding in verdict.findings:
+        yield f"{finding.severity.value:9}{printable(finding.evidence)} [{finding.name}]"
+        yield f"{'':9}remedy: {printable(finding.remedy)}"
+    if verdict.ok:
+        yield "This host's kernel brings this domain's interrupt controller up."
+    else:
+        yield "This domain's interrupt controller does not come up on this host."
+
+
+def to_document(domain: str, rehearsal: "Rehearsal | None", verdict: Verdict) -> dict[str, Any]:
+    """The document, ready for :func:`json.dumps`; ``calls`` is null where the domain has no configuration."""
+    return {
+        "document": KIND,
+        "version": VERSION,
+        "domain": domain,
+        "ok": verdict.ok,
+        "calls": [
+            {"call": str(call), "outcome": _outcome(rehearsal, place)} for place, call in enumerate(rehearsal.plan)
+        ]
+        if rehearsal
+        else None,
+        "findings": [_finding(finding) for finding in verdict.findings],
+    }
+
+
+def _outcome(rehearsal: "Rehearsal", place: int) -> str:
+    """``ok``, the errno's name, or ``-`` for a call that was not tried."""
+    if place < rehearsal.succeeded:
+        return "ok"
+    return rehearsal.error.errno_name if rehearsal.error and place == rehearsal.succeeded else "-"
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "name": finding.name,
+        "severity": finding.severity.value,
+        "evidence": finding.evidence,
+        "remedy": finding.remedy,
+    }
