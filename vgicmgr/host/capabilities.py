@@ -6,7 +6,7 @@ A value of ``None`` means that the kernel could not be asked; :attr:`HostCapabil
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CoreType:
     """The cores that share one MIDR_EL1: its value and the numbers of the CPUs."""
 
@@ -14,7 +14,7 @@ class CoreType:
     cpus: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Machine:
     """The host below KVM: architecture and kernel release as ``uname`` has them, page size in bytes, core types."""
 
@@ -24,7 +24,7 @@ class Machine:
     core_types: tuple[CoreType, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KernelLog:
     """What KVM wrote into the kernel log as it started; ``None`` where the log does not say (or not any more).
 
@@ -37,7 +37,7 @@ class KernelLog:
     gicv4_version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GICv2:
     """A GICv2 made in the kernel for a guest.
 
@@ -54,7 +54,7 @@ class GICv2:
     """Whether KVM_DEV_ARM_VGIC_GRP_DIST_REGS is there, without which a guest cannot migrate."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GICv3:
     """A GICv3 made in the kernel for a guest; members as in :class:`GICv2`, and those of a GICv3 alone."""
 
@@ -74,7 +74,7 @@ class GICv3:
     """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES: pending LPIs can be saved."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ITS:
     """An ITS made in the kernel for a guest with a GICv3.
 
@@ -94,7 +94,7 @@ class ITS:
     """KVM_CAP_MSI_DEVID: MSIs carry the device id by which the ITS translates them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PMU:
     """A PMUv3 for a guest: the attributes of KVM_ARM_VCPU_PMU_V3_CTRL there are, and PMCR_EL0.N."""
 
@@ -108,7 +108,7 @@ class PMU:
     """Event counters, without the cycle counter."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VCPU:
     """A vCPU with every feature that QEMU's ``-cpu host`` turns on."""
 
@@ -126,7 +126,7 @@ class VCPU:
     """How many of these QEMU puts into its migration stream as a list: all but core and SVE registers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostCapabilities:
     """What one host's kernel can do; ``capabilities`` are the answers to KVM_CHECK_EXTENSION by name."""
 

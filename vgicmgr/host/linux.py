@@ -2,12 +2,11 @@
 
 import os
 import re
-from pathlib import Path
 
 from vgicmgr.host.capabilities import CoreType, KernelLog, Machine
 
-_CPUS = Path("/sys/devices/system/cpu")
-_KERNEL_LOG = Path("/dev/kmsg")
+_CPUS = "/sys/devices/system/cpu"
+_KERNEL_LOG = "/dev/kmsg"
 _RECORD_BYTES = 8192
 """No record of /dev/kmsg is longer (PRINTK_MESSAGE_MAX and prefix; a shorter buffer gets EINVAL)."""
 _RECORDS = 20000
@@ -20,20 +19,26 @@ def read_machine() -> Machine:
     return Machine(names.machine, names.release, os.sysconf("SC_PAGE_SIZE"), read_core_types())
 
 
-def read_core_types(cpus: Path = _CPUS) -> tuple[CoreType, ...]:
+def read_core_types(cpus: str = _CPUS) -> tuple[CoreType, ...]:
     """The distinct MIDR_EL1 values of the CPUs online (``Documentation/arch/arm64/cpu-feature-registers.rst``)."""
     by_midr: dict[int, list[int]] = {}
-    for path in cpus.glob("cpu[0-9]*/regs/identification/midr_el1"):
-        number = int(path.parts[-4].removeprefix("cpu"))
+    try:
+        names = os.listdir(cpus)  # noqa: PTH208 (pathlib is slow to start)
+    except OSError:
+        return ()
+    for name in names:
+        number = name.removeprefix("cpu")
+        if not number.isdecimal():
+            continue
         try:
-            # MIDR_EL1's upper half is reserved: zero
-            by_midr.setdefault(int(path.read_text(), 16), []).append(number)
+            with open(f"{cpus}/{name}/regs/identification/midr_el1") as file:  # noqa: PTH123
+                by_midr.setdefault(int(file.read(), 16), []).append(int(number))
         except (OSError, ValueError):
             continue
     return tuple(CoreType(midr, tuple(sorted(numbers))) for midr, numbers in sorted(by_midr.items()))
 
 
-def read_kernel_log(path: Path = _KERNEL_LOG) -> KernelLog:
+def read_kernel_log(path: str = _KERNEL_LOG) -> KernelLog:
     """KVM's lines at its start, in the kernel log; nothing where this user may not read it."""
     lines = []
     try:

@@ -49,7 +49,11 @@ def test_any_text_can_be_read(text: str) -> None:
 
 
 def test_an_unreadable_log_tells_nothing(tmp_path: Path) -> None:
-    assert read_kernel_log(tmp_path / "absent") == KernelLog()
+    assert read_kernel_log(str(tmp_path / "absent")) == KernelLog()
+
+
+def test_without_sysfs_no_core_type_is_known(tmp_path: Path) -> None:
+    assert read_core_types(str(tmp_path / "absent")) == ()
 
 
 def test_core_types_are_gathered_by_midr(tmp_path: Path) -> None:
@@ -57,4 +61,4 @@ def test_core_types_are_gathered_by_midr(tmp_path: Path) -> None:
         identification = tmp_path / f"cpu{number}" / "regs" / "identification"
         identification.mkdir(parents=True)
         (identification / "midr_el1").write_text(f"{midr}\n")
-    assert read_core_types(tmp_path) == (CoreType(0x410FD034, (0, 1)), CoreType(0x410FD082, (2,)))
+    assert read_core_types(str(tmp_path)) == (CoreType(0x410FD034, (0, 1)), CoreType(0x410FD082, (2,)))
