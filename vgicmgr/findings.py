@@ -28,6 +28,15 @@ class Finding:
     evidence: str
     remedy: str = ""
 
+    def as_document(self) -> dict[str, str]:
+        """The finding as a member of a JSON document."""
+        return {
+            "name": self.name,
+            "severity": self.severity.value,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+        }
+
     def __str__(self) -> str:
         return f"{self.evidence} [{self.name}]" + (f"; {self.remedy}" if self.remedy else "")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgicmgr.cli.translate import add_source, read_xml, translate
 from vgicmgr.errors import CannotTell
-from vgicmgr.findings import Finding, Verdict
+from vgicmgr.findings import Verdict
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -113,7 +113,7 @@ def to_document(domain: str, rehearsal: "Rehearsal | None", verdict: Verdict) ->
         ]
         if rehearsal
         else None,
-        "findings": [_finding(finding) for finding in verdict.findings],
+        "findings": [finding.as_document() for finding in verdict.findings],
     }
 
 
@@ -122,12 +122,3 @@ def _outcome(rehearsal: "Rehearsal", place: int) -> str:
     if place < rehearsal.succeeded:
         return "ok"
     return rehearsal.error.errno_name if rehearsal.error and place == rehearsal.succeeded else "-"
-
-
-def _finding(finding: Finding) -> dict[str, str]:
-    return {
-        "name": finding.name,
-        "severity": finding.severity.value,
-        "evidence": finding.evidence,
-        "remedy": finding.remedy,
-    }

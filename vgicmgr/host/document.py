@@ -79,15 +79,7 @@ def to_document(host: HostCapabilities, verdict: Verdict) -> dict[str, Any]:
         if host.vcpu
         else None,
         "unanswered": list(host.unanswered),
-        "findings": [
-            {
-                "name": finding.name,
-                "severity": finding.severity.value,
-                "evidence": finding.evidence,
-                "remedy": finding.remedy,
-            }
-            for finding in verdict.findings
-        ],
+        "findings": [finding.as_document() for finding in verdict.findings],
     }
 
 

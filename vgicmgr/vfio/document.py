@@ -32,15 +32,7 @@ def to_document(inventory: Inventory, verdict: Verdict) -> dict[str, Any]:
         "groups": [_group(group) for group in inventory.groups],
         "devices": [_device(device) for device in inventory.devices],
         "unread": list(inventory.unread),
-        "findings": [
-            {
-                "name": finding.name,
-                "severity": finding.severity.value,
-                "evidence": finding.evidence,
-                "remedy": finding.remedy,
-            }
-            for finding in verdict.findings
-        ],
+        "findings": [finding.as_document() for finding in verdict.findings],
     }
 
 

@@ -31,15 +31,7 @@ def to_document(resolution: Resolution) -> dict[str, Any]:
             {"name": name, "base": hex(region.base), "size": hex(region.size), "in_kernel": in_kernel}
             for name, region, in_kernel in regions(resolution)
         ],
-        "findings": [
-            {
-                "name": finding.name,
-                "severity": finding.severity.value,
-                "evidence": finding.evidence,
-                "remedy": finding.remedy,
-            }
-            for finding in resolution.findings
-        ],
+        "findings": [finding.as_document() for finding in resolution.findings],
     }
 
 
