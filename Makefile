@@ -3,7 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python3
 
-.PHONY: demo check lint types unit lab bench bench-host clean
+.PHONY: demo check lint types unit lab matrix bench bench-host clean
 
 demo: .venv/.lab
 	$(PYTHON) -m tests.lab.demo
@@ -23,6 +23,10 @@ unit: .venv/.installed
 
 lab: .venv/.installed
 	$(VENV)/bin/pytest tests/lab
+
+# real migrations between pairs of lab hosts, each held against what the gate said of it beforehand; 'lab' has a few
+matrix: .venv/.lab
+	$(PYTHON) -m tests.lab.matrix
 
 # the ratios of the README's table: inside a lab host, and on this machine
 bench: .venv/.installed

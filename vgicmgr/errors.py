@@ -6,6 +6,7 @@
      ├── CannotTell            the question could not be put (no /dev/kvm, no permission, not arm64)
      ├── DomainXMLError        a domain XML that cannot be read
      ├── PolicyError           a policy file that cannot be read
+     ├── RecordError           an ABI record that cannot be read, or not be written
      ├── HookInstallError      the hook cannot be put in place or taken away
      └── kvm.KvmError          an ioctl refused by the kernel (vgicmgr.kvm.errors)
 
@@ -43,3 +44,7 @@ class PolicyError(VgicmgrError):
 
 class HookInstallError(VgicmgrError):
     """The hook cannot be put in place, found or taken away."""
+
+
+class RecordError(VgicmgrError):
+    """A guest's ABI record is damaged, from a newer version or made up; or it cannot be written."""

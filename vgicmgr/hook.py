@@ -1,11 +1,16 @@
-"""What libvirt asks before it starts a guest, and what it is told: the hook behind ``hooks/qemu``.
+"""What libvirt asks before a guest starts or arrives, and what it is told: the hook behind ``hooks/qemu``.
 
-Only ``prepare`` is decided. Everything else is let through at once: a failing ``reconnect`` would kill a running guest,
-and ``stopped`` and ``release`` come when there is nothing left to refuse (libvirt, ``docs/hooks.rst``).
+Decided are ``prepare`` (a guest starts), ``migrate`` (one is about to come from another host) and ``restore`` (from a
+file). Everything else is let through at once: a failing ``reconnect`` would kill a running guest, and ``stopped`` and
+``release`` come when there is nothing left to refuse (libvirt, ``docs/hooks.rst``).
 
-Exit status 0 lets the guest start, 1 keeps it from starting; the one line on standard error then reaches the operator
-in libvirt's own error. Standard output stays empty. Each decision is logged by syslog in one line, and never with XML,
-which can hold secrets. A domain that is no arm64 KVM guest passes in silence.
+An arrival is judged by the guest's ABI record (:mod:`vgicmgr.abi.arrival`); without one, by the domain XML alone. One
+that is let in leaves a mark (:func:`vgicmgr.abi.writer.arrival_mark`), which keeps this host from giving it a record.
+
+Exit status 0 lets the guest in, 1 keeps it out; the one line on standard error then reaches the operator in libvirt's
+own error, at the source of a migration before any memory is copied. Standard output stays empty. Each decision is
+logged by syslog in one line, and never with XML, which can hold secrets. A domain that is no arm64 KVM guest passes in
+silence.
 
 What cannot be judged (XML that cannot be read or does not come within :data:`STDIN_SECONDS`, a policy that cannot be
 understood, a kernel that cannot be asked, a fault in this program) is refused under ``mode = enforce``, logged and let
@@ -33,6 +38,9 @@ STDIN_SECONDS = 10.0
 
 DEV_KVM = "/dev/kvm"
 
+MARKS = "/run/vgicmgr/arrived"
+"""Where a guest that arrived has its mark (:data:`vgicmgr.abi.writer.MARKS`)."""
+
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 2000
 
@@ -50,20 +58,30 @@ def main(
     A fifth one is what ``hooks/qemu`` has already read of the XML; the rest comes from the descriptor ``stdin``.
     ``judge`` is :func:`vgicmgr.vgic.start.judge_start` unless told otherwise. Raises nothing.
     """
-    if len(argv) < 2 or argv[1] != "prepare":
+    if len(argv) < 2 or argv[1] not in _WORDS:
         return 0
-    start = _Start(argv[0])
+    question = _Question(argv[0], argv[1])
     try:
-        return start.decide(os.fsencode(argv[4]) if len(argv) > 4 else b"", stdin, judge, policy_file, seconds)
+        return question.decide(os.fsencode(argv[4]) if len(argv) > 4 else b"", stdin, judge, policy_file, seconds)
     except Exception as error:
-        return start.cannot_judge(error)
+        return question.cannot_judge(error)
 
 
-class _Start:
-    """One guest's start, and how far its judgement has come: enough to say so when it breaks off."""
+_WORDS = {
+    "prepare": ("cannot start here", "is not started", "start it"),
+    "migrate": ("cannot arrive here", "is not let in", "let it in"),
+    "restore": ("cannot be restored here", "is not restored", "restore it"),
+}
+"""The operations that are decided, and the words for a refusal."""
 
-    def __init__(self, name: str) -> None:
+
+class _Question:
+    """One guest's start or arrival, and how far its judgement has come: enough to say so when it breaks off."""
+
+    def __init__(self, name: str, operation: str) -> None:
         self.name = name
+        self.domain = name
+        self.operation = operation
         self.uuid = ""
         self.mode = Mode.ENFORCE
 
@@ -83,7 +101,8 @@ class _Start:
         self.mode = policy.mode
         if policy.mode is Mode.OFF:
             return self.let_through("off", "nothing is judged")
-        settings = read_domain(read_stdin(stdin, seconds, first))
+        xml = read_stdin(stdin, seconds, first)
+        settings = read_domain(xml)
         self.name, self.uuid = settings.name, settings.uuid
         if not settings.needs_gic:
             return 0
@@ -93,13 +112,25 @@ class _Start:
             raise policy_error
         if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
             return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
-        return self.carry_out(policy.decide((judge or _judge_start)(settings)))
+        if self.operation == "prepare":
+            return self.carry_out(policy.decide((judge or _judge_start)(settings)))
+        verdict = judge(settings) if judge else _judge_arrival(xml, settings)
+        status = self.carry_out(policy.decide(verdict))
+        if status == 0:
+            self.leave_mark()
+        return status
+
+    def leave_mark(self) -> None:
+        # a daemon without root has no place for it, and then the guest's record is libvirt's to tell
+        with suppress(OSError):
+            os.makedirs(MARKS, mode=0o755, exist_ok=True)  # noqa: PTH103 (pathlib is slow to start)
+            os.close(os.open(f"{MARKS}/domain-{self.domain}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:
             why = _sentences(decision.refused)
             self.log(syslog.LOG_ERR, "refused", why, decision)
-            _say(f"domain {quoted(self.name)} cannot start here: {why}")
+            _say(f"domain {quoted(self.name)} {_WORDS[self.operation][0]}: {why}")
             return 1
         if decision.warned:
             self.log(syslog.LOG_WARNING, "warned", _sentences(decision.warned), decision)
@@ -117,14 +148,15 @@ class _Start:
             self.log(syslog.LOG_WARNING, "not-judged", why)
             return 0
         self.log(syslog.LOG_ERR, "refused", f"cannot be judged: {why}")
+        _, refused, anyway = _WORDS[self.operation]
         _say(
-            f"domain {quoted(self.name)} is not started, since it cannot be judged: {printable(why)}; "
-            f"to start it all the same, set 'mode = warn' in {POLICY_FILE}"
+            f"domain {quoted(self.name)} {refused}, since it cannot be judged: {printable(why)}; "
+            f"to {anyway} all the same, set 'mode = warn' in {POLICY_FILE}"
         )
         return 1
 
     def log(self, priority: int, decision: str, why: str = "", findings: Decision | None = None) -> None:
-        line = f"prepare domain={quoted(self.name)} uuid={quoted(self.uuid)} decision={decision}"
+        line = f"{self.operation} domain={quoted(self.name)} uuid={quoted(self.uuid)} decision={decision}"
         for word, some in (("refused", findings.refused), ("warned", findings.warned)) if findings else ():
             if some:
                 line += f" {word}={','.join(printable(finding.name) for finding in some)}"
@@ -201,6 +233,12 @@ def _judge_start(settings: DomainSettings) -> Verdict:
     from vgicmgr.vgic.start import judge_start
 
     return judge_start(settings)
+
+
+def _judge_arrival(xml: bytes, settings: DomainSettings) -> Verdict:
+    from vgicmgr.abi.arrival import judge_incoming
+
+    return judge_incoming(xml, settings)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@
     some-finding = warn
 
 ``mode`` holds for every finding, an entry under ``[findings]`` for the one it names. ``enforce`` refuses, ``warn`` lets
-the guest start and logs, ``off`` does neither; with ``mode = off`` nothing is judged at all. Only an error refuses: a
-finding that is a warning is logged. No file is ``enforce``; so is a file that cannot be read or understood, and that is
-a reason to refuse by itself (:mod:`vgicmgr.hook`), for nobody can tell what it was meant to allow. Under ``[findings]``
-only the form of a name is looked at, so that one file serves several versions of vgicmgr.
+the guest start and logs, ``off`` does neither; with ``mode = off`` nothing is judged at all. Only an error refuses; a
+finding that is a warning is logged, unless ``[findings]`` says ``enforce`` of it by name. No file is ``enforce``; so is
+a file that cannot be read or understood, and that is a reason to refuse by itself (:mod:`vgicmgr.hook`), for nobody can
+tell what it was meant to allow. Under ``[findings]`` only the form of a name is looked at, so that one file serves
+several versions of vgicmgr.
 """
 
 import os
@@ -64,7 +65,8 @@ class Policy:
         refused, warned = [], []
         for finding in verdict.findings:
             mode = self.mode_of(finding)
-            if finding.severity is Severity.ERROR and mode is Mode.ENFORCE:
+            by_name = finding.severity is Severity.WARNING and finding.name in self.findings
+            if mode is Mode.ENFORCE and (finding.severity is Severity.ERROR or by_name):
                 refused.append(finding)
             elif finding.severity is not Severity.NOTE and mode is not Mode.OFF:
                 warned.append(finding)

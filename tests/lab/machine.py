@@ -53,6 +53,7 @@ def cpu(spec: HostSpec) -> str:
             options.append("lpa2=off")  # KVM of 6.1 lets guests die with "Unsupported FSC"
     if not spec.pmu:
         options.append("pmu=off")
+    options += spec.cpu_options
     return ",".join(options)
 
 

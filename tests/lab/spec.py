@@ -25,6 +25,8 @@ class HostSpec:
     """None: the user land's own."""
     cpu: str = "neoverse-n1"
     """A CPU model of the outer QEMU."""
+    cpu_options: tuple[str, ...] = ()
+    """Further properties of it, such as ``sve-max-vq=2``."""
     gic: int = 3
     """The version of the host's own interrupt controller, 2 or 3."""
     its: bool = True

@@ -47,6 +47,7 @@ GUESTS = {
     "CPU cortex-a57": Guest(cpu="<cpu mode='custom' match='exact'><model>cortex-a57</model></cpu>"),
     "CPU cortex-a53": Guest(cpu="<cpu mode='custom' match='exact'><model>cortex-a53</model></cpu>"),
     "CPU neoverse-n1": Guest(cpu="<cpu mode='custom' match='exact'><model>neoverse-n1</model></cpu>"),
+    "no CPU": Guest(cpu=""),
     "CPU maximum": Guest(cpu="<cpu mode='maximum'/>"),
     "1023 GiB": Guest(memory="<memory unit='GiB'>1023</memory>"),
     "1024 GiB": Guest(memory="<memory unit='GiB'>1024</memory>"),
@@ -104,14 +105,3 @@ def test_the_decision_is_what_qemu_does(host: Host, wish: str) -> None:
     said = host.run(["cat", "/tmp/prepare.stderr"], check=True).stdout
     assert (decision.stdout.strip() == "0") == (real.exit_code == 0), f"hook: {said}\nlibvirt: {real.stderr}"
     assert bool(said) == (decision.stdout.strip() != "0")
-
-
-@pytest.mark.parametrize("host", HOST_KINDS[:3], indirect=True)
-def test_a_domain_without_a_cpu_is_warned_of(host: Host) -> None:
-    """Whether it starts is QEMU's decision, by its version, which the XML does not tell: a warning is logged."""
-    host.push("/tmp/guest.xml", Guest(cpu="").xml())
-    program = (
-        "import vgicmgr; xml = open('/tmp/guest.xml', 'rb').read();"
-        "print(*(f.name for f in vgicmgr.judge_start(vgicmgr.read_domain(xml)).findings))"
-    )
-    assert host.run(["python3", "-c", program], check=True).stdout == "cpu-model-default\n"

@@ -75,9 +75,12 @@ class Host:
     log: list[tuple[int, str]] = field(default_factory=list)
 
     def prepare(self, xml: bytes = GUEST, judge: Judge = judge_not_to_be_asked, seconds: float = 5) -> int:
+        return self.ask("prepare", xml, judge, seconds)
+
+    def ask(self, operation: str, xml: bytes = GUEST, judge: Judge = judge_not_to_be_asked, seconds: float = 5) -> int:
         with pipe(xml) as stdin:
             return hook.main(
-                ["web1", "prepare", "begin", "-"], stdin, judge=judge, policy_file=str(self.policy), seconds=seconds
+                ["web1", operation, "begin", "-"], stdin, judge=judge, policy_file=str(self.policy), seconds=seconds
             )
 
     @property
@@ -110,11 +113,9 @@ Output = pytest.CaptureFixture[str]
 
 
 class TestOtherOperations:
-    """Only prepare is decided; the rest is let through, without a look at anything."""
+    """Only prepare, migrate and restore are decided; the rest is let through, without a look at anything."""
 
-    @pytest.mark.parametrize(
-        "operation", ["start", "started", "stopped", "release", "reconnect", "attach", "migrate", "restore", "", "new"]
-    )
+    @pytest.mark.parametrize("operation", ["start", "started", "stopped", "release", "reconnect", "attach", "", "new"])
     def test_let_through(self, host: Host, operation: str) -> None:
         host.policy.write_text("this is no policy")
         assert hook.main(["web1", operation, "begin", "-"], -1, judge=judge_not_to_be_asked) == 0
@@ -123,6 +124,42 @@ class TestOtherOperations:
     @pytest.mark.parametrize("argv", [[], ["web1"]])
     def test_no_operation(self, argv: list[str]) -> None:
         assert hook.main(argv, -1) == 0
+
+
+class TestArrival:
+    """A guest that comes from another host or a file."""
+
+    @pytest.fixture(autouse=True)
+    def marks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(hook, "MARKS", str(tmp_path / "run/arrived"))
+        return tmp_path / "run/arrived"
+
+    @pytest.mark.parametrize(
+        ("operation", "words"), [("migrate", "cannot arrive here"), ("restore", "cannot be restored here")]
+    )
+    def test_refused(self, host: Host, marks: Path, capfd: Output, operation: str, words: str) -> None:
+        assert host.ask(operation, judge=fake_judge(NO_GICV3)) == 1
+        assert capfd.readouterr().err.startswith(f"vgicmgr: domain 'web1' {words}: <gic version='3'/> is asked for")
+        assert not marks.exists()
+        assert host.lines[0].startswith(f"{operation} domain='web1' uuid='{UUID}' decision=refused")
+
+    @pytest.mark.parametrize("operation", ["migrate", "restore"])
+    def test_let_in_and_marked(self, host: Host, marks: Path, capfd: Output, operation: str) -> None:
+        assert host.ask(operation, judge=fake_judge(OLD)) == 0
+        assert [mark.name for mark in marks.iterdir()] == ["domain-web1"]
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_start_leaves_no_mark(self, host: Host, marks: Path) -> None:
+        assert host.prepare(judge=fake_judge()) == 0
+        assert not marks.exists()
+
+    def test_a_mark_that_cannot_be_made_is_no_reason_to_refuse(self, host: Host, marks: Path) -> None:
+        marks.parent.write_text("in the way")
+        assert host.ask("migrate", judge=fake_judge()) == 0
+
+    def test_what_cannot_be_judged(self, host: Host, capfd: Output) -> None:
+        assert host.ask("migrate", GUEST[:300]) == 1
+        assert "domain 'web1' is not let in, since it cannot be judged" in capfd.readouterr().err
 
 
 class TestRefusal:

@@ -121,6 +121,43 @@ class TestNothingToDecide:
         assert outcome(arm64_hook.run("web1", "prepare", "begin", "-", xml=EMULATED)) == SILENCE
 
 
+class TestStarted:
+    """A guest runs: the writing of its record is started, and not waited for."""
+
+    @pytest.mark.parametrize("operation", ["started", "reconnect"])
+    def test_the_writer_runs_on_by_itself(self, arm64_hook: Hook, tmp_path: Path, operation: str) -> None:
+        if Path("/run/systemd/system").exists() or os.geteuid() != 0:
+            pytest.skip("here it is systemd's to run, or nobody's")
+        stub = tmp_path / "stub-python"
+        stub.write_text(f'#!/bin/sh\nsleep 2\nprintf "%s|" "$@" >{tmp_path}/asked\necho noise\necho noise >&2\n')
+        stub.chmod(0o755)
+        arm64_hook.replace("python=/usr/bin/python3", f"python='{stub}'")
+        begin = time.monotonic()
+        # the pipes of the output are read to their ends, as libvirt does
+        assert outcome(arm64_hook.run("a guest's name", operation, "begin", "-")) == SILENCE
+        assert time.monotonic() - begin < 2
+        while not (asked := tmp_path / "asked").exists() or not asked.read_text():
+            assert time.monotonic() - begin < 30
+            time.sleep(0.1)
+        assert "from vgicmgr.abi.writer import main" in asked.read_text()
+        assert asked.read_text().endswith("|a guest's name|")
+
+    def test_an_emulated_guest_has_none(self, arm64_hook: Hook, tmp_path: Path) -> None:
+        arm64_hook.replace("python=/usr/bin/python3", f"python='{tmp_path}/touched'")
+        assert outcome(arm64_hook.run("web1", "started", "begin", "-", xml=EMULATED)) == SILENCE
+
+
+class TestRelease:
+    """A guest is gone, and so is the mark of its arrival."""
+
+    def test_the_mark_goes(self, hook: Hook, tmp_path: Path) -> None:
+        hook.replace("mark=/run/vgicmgr/arrived/", f"mark={tmp_path}/")
+        for name in ("web1", "a guest's name"):
+            (tmp_path / f"domain-{name}").touch()
+        assert outcome(hook.run("a guest's name", "release", "end", "-")) == SILENCE
+        assert [path.name for path in tmp_path.glob("domain-*")] == ["domain-web1"]
+
+
 class TestPrepare:
     """Python gets the arguments and every byte; its exit status and its words are the hook's."""
 
@@ -194,7 +231,7 @@ class TestWithoutPython:
         run = hook.run("web1", "prepare", "begin", "-")
         assert (run.returncode, run.stdout) == (1, b"")
         assert run.stderr.endswith(f"cannot load the package vgicmgr; install it, or remove {hook.path}\n".encode())
-        assert run.stderr.startswith(b"vgicmgr: this start cannot be judged: ")
+        assert run.stderr.startswith(b"vgicmgr: this guest cannot be judged: ")
         assert run.stderr.count(b"\n") == 1
 
     def test_no_python(self, arm64_hook: Hook) -> None:

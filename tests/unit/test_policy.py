@@ -42,8 +42,9 @@ class TestDecide:
         policy = Policy(Mode.WARN, {"pmu-unsupported": Mode.ENFORCE})
         assert policy.decide(VERDICT) == Decision(refused=(NO_PMU,), warned=(NO_GIC, OLD))
 
-    def test_a_warning_never_refuses(self) -> None:
-        assert Policy(Mode.ENFORCE, {"kernel-old": Mode.ENFORCE}).decide(Verdict((OLD,))).refused == ()
+    def test_a_warning_refuses_where_it_is_named_alone(self) -> None:
+        assert Policy(Mode.ENFORCE).decide(Verdict((OLD,))).refused == ()
+        assert Policy(Mode.ENFORCE, {"kernel-old": Mode.ENFORCE}).decide(Verdict((OLD,))).refused == (OLD,)
 
     def test_nothing_found(self) -> None:
         assert Policy().decide(Verdict()) == Decision((), ())
@@ -150,8 +151,10 @@ class TestRead:
         assert isinstance(caught.value.__cause__, NotADirectoryError)
 
 
-def test_the_policy_file_shows_every_finding_that_refuses_a_start() -> None:
-    source = (Path(__file__).parents[2] / "vgicmgr" / "vgic" / "start.py").read_text()
-    names = set(re.findall(r'_refusal\(\s*"([a-z0-9-]+)"', source))
+def test_the_policy_file_shows_every_finding_that_refuses_a_start_or_bears_on_an_arrival() -> None:
+    package = Path(__file__).parents[2] / "vgicmgr"
+    start, arrival = ((package / name).read_text() for name in ("vgic/start.py", "abi/arrival.py"))
+    names = set(re.findall(r'_refusal\(\s*"([a-z0-9-]+)"', start))
+    names |= set(re.findall(r'Finding\(\s*"([a-z0-9-]+)"', arrival))
     shown = set(re.findall(r"^#([a-z0-9-]+) = ", SHIPPED.read_text(), re.MULTILINE))
     assert names == shown

@@ -3,9 +3,21 @@
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib import import_module
 
-from vgicmgr.cli import check_host, hook
 from vgicmgr.errors import VgicmgrError
+
+COMMANDS = (
+    "check-host",
+    "translate",
+    "rehearse",
+    "apply",
+    "hook",
+    "record",
+    "check-migration",
+    "lsvfio",
+)
+"""In the order of ``vgicmgr --help``; the module of each has its name."""
 
 EXIT_STATUS = """\
 exit status:
@@ -26,9 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    check_host.add_parser(commands)
-    hook.add_parser(commands)
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # a command imports its own module alone
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        import_module(f"vgicmgr.cli.{name.replace('-', '_')}").add_parser(commands)
+    options = parser.parse_args(words)
     try:
         status: int = options.run(options)
         sys.stdout.flush()

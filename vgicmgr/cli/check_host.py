@@ -3,7 +3,7 @@
 import os
 import sys
 from argparse import Namespace, _SubParsersAction
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vgicmgr.host.judge import judge_host
 from vgicmgr.host.probe import probe_host
@@ -39,12 +39,25 @@ def run(options: Namespace) -> int:
 
         from vgicmgr.host.document import to_document
 
-        print(json.dumps(to_document(capabilities, verdict), indent=2))
+        print(json.dumps({**to_document(capabilities, verdict), **_migration()}, indent=2))
     else:
         from vgicmgr.host.report import render
 
         sys.stdout.write(render(capabilities, verdict, colour=_wants_colour(sys.stdout)))
     return 0 if verdict.ok else 1
+
+
+def _migration() -> dict[str, Any]:
+    """What an arrival here can be judged by from afar; nothing where the kernel makes no guest for it."""
+    from vgicmgr.abi.hostdocument import to_member
+    from vgicmgr.abi.models import probe_models
+    from vgicmgr.kvm.errors import KvmError
+    from vgicmgr.qemu.migration import installed
+
+    try:
+        return {"migration": to_member(probe_models(), installed())}
+    except KvmError:
+        return {}
 
 
 def _wants_colour(stream: TextIO) -> bool:

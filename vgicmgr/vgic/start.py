@@ -7,6 +7,7 @@ that is not there) is theirs to say.
 from collections.abc import Iterator
 
 from vgicmgr.domain.settings import CpuFeature, DomainSettings
+from vgicmgr.errors import CannotTell
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import uapi, vgic_v2, vgic_v3
 from vgicmgr.kvm.errors import KvmError
@@ -17,9 +18,7 @@ from vgicmgr.qemu.machine import (
     GIB,
     GIC_REDIST_VCPUS,
     MEM_BASE,
-    Version,
     gicv3_max_vcpus,
-    machine_version,
     top_of_memory,
 )
 from vgicmgr.qemu.sve import unmet_vector_length
@@ -131,19 +130,14 @@ def _memory(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
         )
 
 
-_REFUSES_PMU_OFF = (10, 0)
-"""Without a PMU in KVM this QEMU's CPU has no property ``pmu``, and even turning it off fails; 7.2 takes that."""
-_DEFAULTS_TO_MAX = (10, 2)
-"""This QEMU's default CPU under KVM is ``max`` (hw/arm/virt.c, virt_get_default_cpu_type)."""
+def _qemu_is_from(version: str, settings: DomainSettings) -> bool | None:
+    """Whether the domain's QEMU is of this version or later, by its program file; None where that cannot be told."""
+    from vgicmgr.qemu.program import has_machine_type  # rarely needed
 
-
-def _qemu_is_from(version: Version, settings: DomainSettings) -> bool:
-    """Whether QEMU is of this version or later for sure: it has a machine type of that version.
-
-    libvirt names the machine type with its version. An older machine type says nothing: a newer QEMU has it, too.
-    """
-    machine = machine_version(settings.machine)
-    return machine is not None and machine >= version
+    try:
+        return has_machine_type(settings.emulator, version)
+    except CannotTell:
+        return None
 
 
 def _pmu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
@@ -153,23 +147,19 @@ def _pmu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
             wish = _on(feature)
     if wish is None or vm.check_extension("KVM_CAP_ARM_PMU_V3"):
         return
-    missing = "this host's KVM has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0)"
+    evidence = f"<pmu state='{'on' if wish else 'off'}'/> is asked for, but this host's KVM has no PMU for guests "
+    evidence += "(KVM_CAP_ARM_PMU_V3 is 0)"
     remedy = "take <pmu> out of the domain, or see 'vgicmgr check-host' for what the PMU needs"
     if wish:
-        yield _refusal("pmu-unsupported", f"<pmu state='on'/> is asked for, but {missing}", remedy)
-    elif _qemu_is_from(_REFUSES_PMU_OFF, settings):
-        yield _refusal(
-            "pmu-unsupported",
-            f"<pmu state='off'/> is asked for, but {missing}, and QEMU then has none to turn off",
-            remedy,
-        )
-    else:
-        yield Finding(
-            "pmu-off",
-            Severity.WARNING,
-            f"<pmu state='off'/> is asked for, but {missing}, and newer QEMUs (10.0) then end for want of one",
-            remedy,
-        )
+        yield _refusal("pmu-unsupported", evidence, remedy)
+        return
+    # this CPU has no property 'pmu' then, and since QEMU 10.0 (7.2 takes it) even turning it off fails
+    evidence += ", and QEMU 10.0 and later then have none to turn off"
+    newer = _qemu_is_from("10.0", settings)
+    if newer:
+        yield _refusal("pmu-unsupported", evidence, remedy)
+    elif newer is None:
+        yield Finding("pmu-off", Severity.WARNING, evidence, remedy)
 
 
 _CAPABILITIES_OF = {
@@ -214,18 +204,15 @@ def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
         )
 
 
+_HOST_PASSTHROUGH = "set <cpu mode='host-passthrough'/>"
+
 _TARGETS = {"cortex-a53": "KVM_ARM_TARGET_CORTEX_A53", "cortex-a57": "KVM_ARM_TARGET_CORTEX_A57"}
 """The models besides its own CPU that QEMU asks of KVM, by the target it makes the vCPU with (target/arm/cpu64.c)."""
 
 
 def _model(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
-    if not settings.cpu_mode and not _qemu_is_from(_DEFAULTS_TO_MAX, settings):
-        yield Finding(
-            "cpu-model-default",
-            Severity.WARNING,
-            "the domain names no CPU, and QEMU's default is one that KVM cannot run (cortex-a15) before QEMU 10.2",
-            "set <cpu mode='host-passthrough'/>",
-        )
+    if not settings.cpu_mode:
+        yield from _default_model(settings)
     if settings.cpu_mode != "custom" or settings.cpu_model in ("host", "max"):
         return
     target = _TARGETS.get(settings.cpu_model)
@@ -242,8 +229,18 @@ def _model(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
     yield _refusal(
         "cpu-model-unsupported",
         f"the CPU model '{settings.cpu_model}' is asked for, but {reason}",
-        "set <cpu mode='host-passthrough'/>",
+        _HOST_PASSTHROUGH,
     )
+
+
+def _default_model(settings: DomainSettings) -> Iterator[Finding]:
+    """Under KVM QEMU's default is ``max`` since 10.2 (hw/arm/virt.c, virt_get_default_cpu_type)."""
+    evidence = "the domain names no CPU, and the default of QEMU before 10.2, cortex-a15, is none that KVM gives"
+    newer = _qemu_is_from("10.2", settings)
+    if newer is False:
+        yield _refusal("cpu-model-unsupported", evidence, _HOST_PASSTHROUGH)
+    elif newer is None:
+        yield Finding("cpu-model-default", Severity.WARNING, evidence, _HOST_PASSTHROUGH)
 
 
 def _vector_lengths(wishes: dict[int, bool], vm: VM) -> Iterator[Finding]:

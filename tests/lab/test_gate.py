@@ -1,0 +1,178 @@
+"""The gate under real libvirtds: records that travel, refusals that come in time, and verdicts that come true."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.conftest import LabPair
+from tests.lab.connection import Result
+from tests.lab.host import Host
+from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, SMALL, Case
+from tests.lab.matrix.run import NAME, VGICMGR, document, move, start
+from tests.lab.matrix.table import row
+from tests.lab.pair import Pair
+from vgicmgr.abi.incoming import read_incoming
+from vgicmgr.abi.record import ABIRecord, Place, to_xml
+from vgicmgr.kvm.registers import register_id
+
+SECONDS = 30.0
+DROP_IN = "/etc/libvirt/hooks/qemu.d/50-vgicmgr"
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_the_verdict_is_what_happens(lab_pair: LabPair, case: Case) -> None:
+    first, second = sorted((case.source, case.destination))
+    pair = lab_pair(ALL_HOSTS[first], ALL_HOSTS[second])
+    without_hook(pair)
+    documents = {first: document(pair.first), second: document(pair.second)}
+    outcome = move(pair, case, documents, forth=case.source == first)
+    assert outcome.agreed, row(outcome)
+    assert outcome.document == outcome.arrived, row(outcome)
+
+
+@pytest.fixture
+def pair(lab_pair: LabPair) -> Iterator[Pair]:
+    """Linux 6.1 and 6.12, both with the gate."""
+    pair = lab_pair(ALL_HOSTS["bookworm"], ALL_HOSTS["trixie"])
+    for host in (pair.first, pair.second):
+        host.run([*VGICMGR, "hook", "install"], check=True)
+        host.reload_libvirtd()
+    yield pair
+    for host in (pair.first, pair.second):
+        host.run(["virsh", "destroy", NAME])
+    without_hook(pair)
+
+
+def without_hook(pair: Pair) -> None:
+    for host in (pair.first, pair.second):
+        host.run([*VGICMGR, "hook", "uninstall"])
+        host.run(["rm", "-rf", "/run/vgicmgr", "/etc/vgicmgr"])
+
+
+def record(on: Host, *, host: bool = False) -> ABIRecord | None:
+    """What stands in the live domain: of its boot, or of the host that it moved to."""
+    incoming = read_incoming(on.run(["virsh", "dumpxml", NAME], check=True).stdout.encode())
+    element = incoming.host if host else incoming.element
+    return element.record() if element else None
+
+
+def wait_for_record(on: Host, *, host: bool = False) -> ABIRecord:
+    deadline = time.monotonic() + SECONDS
+    while (found := record(on, host=host)) is None:
+        assert time.monotonic() < deadline, "no record was written"
+        time.sleep(0.5)
+    return found
+
+
+def set_record(host: Host, xml: str) -> None:
+    argv = ["virsh", "metadata", NAME, Place.BOOT.value, "--live", "--key", "vgicmgr-abi", "--set", xml]
+    host.run(argv, check=True)
+
+
+def state(host: Host) -> str:
+    return host.run(["virsh", "domstate", NAME]).stdout.strip()
+
+
+def test_a_guest_gets_its_record_and_keeps_it_where_it_goes(pair: Pair) -> None:
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    born = wait_for_record(pair.first)
+    assert born.kernel.startswith("6.1.")
+    assert pair.first.run(["virsh", "domstate", NAME]).stdout.strip() == "running"
+    there = pair.migrate(NAME)
+    assert there.exit_code == 0, there.stderr
+    assert record(pair.second) == born
+    assert pair.second.run(["test", "-e", f"/run/vgicmgr/arrived/domain-{NAME}"]).exit_code == 0
+    wait_for_record(pair.second, host=True)
+    back = pair.migrate(NAME, back=True)
+    assert "registers, and this host's QEMU takes" in back.stderr  # what the newer kernel lists goes along
+    assert record(pair.second) == born
+    pair.second.run(["virsh", "destroy", NAME], check=True)
+    assert pair.second.run(["test", "-e", f"/run/vgicmgr/arrived/domain-{NAME}"]).exit_code == 1
+
+
+def migrate_to_the_older_kernel(pair: Pair) -> Result:
+    return pair.migrate(NAME, back=True)
+
+
+def test_a_refusal_comes_in_time_and_the_guest_runs_on(pair: Pair) -> None:
+    start(pair.second, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.second)
+    result = migrate_to_the_older_kernel(pair)
+    assert result.exit_code == 1
+    assert "Hook script execution failed" in result.stderr
+    assert f"vgicmgr: domain '{NAME}' cannot arrive here: " in result.stderr
+    assert "registers, and this host's QEMU takes" in result.stderr
+    assert "TCR2_EL1" in result.stderr
+    assert state(pair.second) == "running"
+    assert state(pair.first) == ""
+    assert pair.first.run(["ls", "/run/vgicmgr/arrived"]).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda good: to_xml(good, namespace=False).replace('version="1"', 'version="2"'), "has version 2"),
+        (lambda good: to_xml(good, namespace=False).replace(good.kernel, "6.1.0"), "checksum does not match"),
+        (lambda good: re.sub(r">[^<]{40}", ">", to_xml(good, namespace=False)), "is damaged"),
+        (lambda good: to_xml(impossible(good), namespace=False), "MIDR_EL1"),
+        (lambda good: to_xml(replace(good, gits_iidr=0x4B00F43B), namespace=False), "GITS_IIDR.Revision"),
+        (lambda good: to_xml(replace(good, icc_ctlr_el1=0x4700), namespace=False), "ICC_CTLR_EL1"),
+    ],
+    ids=["newer", "changed", "cut", "impossible", "ITS tables", "CPU interface"],
+)
+def test_a_record_that_is_bad_or_made_up_is_refused(pair: Pair, change: object, words: str) -> None:
+    """From the older kernel to the newer one, where the guest would arrive."""
+    if state(pair.first) != "running":
+        start(pair.first, GUESTS["plain"].xml(NAME))
+    assert callable(change)
+    set_record(pair.first, change(wait_for_record(pair.first)))
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert words in result.stderr
+
+
+def impossible(good: ABIRecord) -> ABIRecord:
+    midr = register_id("MIDR_EL1")
+    return replace(good, registers=tuple((n, 0x1234 if n == midr else value) for n, value in good.registers))
+
+
+def test_without_a_record_the_policy_decides(pair: Pair) -> None:
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.first)
+    pair.first.run(["virsh", "metadata", NAME, Place.BOOT.value, "--live", "--remove"], check=True)
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    argv = [DROP_IN, NAME, "migrate", "begin", "-"]
+    assert pair.second.run(argv, stdin=xml.encode()).exit_code == 0
+    pair.second.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\nmissing-record = enforce\n")
+    result = pair.second.run(argv, stdin=xml.encode())
+    assert result.exit_code == 1
+    assert "has no ABI record" in result.stderr
+
+
+def test_a_kernel_that_cannot_be_asked(pair: Pair) -> None:
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.first)
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    pair.second.run(["mv", "/dev/kvm", "/dev/kvm-away"], check=True)
+    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    pair.second.run(["mv", "/dev/kvm-away", "/dev/kvm"], check=True)
+    assert result.exit_code == 1
+    assert f"domain '{NAME}' is not let in, since it cannot be judged: /dev/kvm is not there" in result.stderr
+
+
+def test_twenty_at_once_are_all_judged_right(pair: Pair) -> None:
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.first)
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    pair.second.push("/run/incoming.xml", xml)
+    script = (
+        f'for n in $(seq 20); do {DROP_IN} {NAME} migrate begin - </run/incoming.xml & pids="$pids $!"; done; '
+        "for pid in $pids; do wait $pid || echo refused; done"
+    )
+    result = pair.second.run(["sh", "-c", script], timeout=300)
+    assert (result.stdout, result.stderr) == ("", "")
