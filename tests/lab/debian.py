@@ -11,22 +11,20 @@ from urllib.parse import quote
 
 from tests.lab import command
 from tests.lab.cache import directory, entry, locked, progress
-from tests.lab.errors import BuildError
+from tests.lab.errors import BuildError, Prerequisite
 from tests.lab.spec import Release
 
-FALLBACK_MIRROR = "http://deb.debian.org/debian"
 NO_DOCUMENTS = ("doc", "man", "locale", "info", "icons", "lintian", "bash-completion", "perl5")
 """Folders of /usr/share that no test reads."""
 
 
 @cache
 def mirror() -> str:
-    """The Debian mirror this machine's own APT uses, or the public one."""
-    if command.find("apt-get"):
-        for uri in command.call("apt-get", "indextargets", "--format", "$(REPO_URI)").splitlines():
-            if re.fullmatch(r"https?://.*/debian/?", uri):
-                return uri.rstrip("/")
-    return FALLBACK_MIRROR
+    """The Debian mirror this machine's own APT uses; raises Prerequisite where it has none."""
+    for uri in command.call("apt-get", "indextargets", "--format", "$(REPO_URI)").splitlines():
+        if re.fullmatch(r"https?://.*/debian/?", uri):
+            return uri.rstrip("/")
+    raise Prerequisite("this machine's APT has no Debian archive: add one to its sources")
 
 
 @cache
