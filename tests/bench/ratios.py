@@ -20,13 +20,13 @@ GUEST = Path(__file__).parents[2] / "xml" / "guest-gicv3.xml"
 
 @dataclass(frozen=True)
 class Pair:
-    """What is measured, and what it is measured against; ``aim`` is the ratio not to exceed."""
+    """What is measured, and what it is measured against; ``aim`` is the ratio not to exceed, if there is one."""
 
     name: str
     command: tuple[str, ...]
     reference_name: str
     reference: tuple[str, ...]
-    aim: float
+    aim: float | None = None
     stdin: bytes = b""
 
 
@@ -46,6 +46,7 @@ def pairs(hook: str) -> list[Pair]:
     ]
     if os.uname().machine == "aarch64":
         import_lxml = (python, "-I", "-c", "import lxml.etree")
+        domcapabilities = ("virsh", "domcapabilities", "--virttype", "kvm", "--machine", "virt")
         prepare = (hook, arguments[0], "prepare", *arguments[1:])
         found += [
             Pair(
@@ -60,10 +61,11 @@ def pairs(hook: str) -> list[Pair]:
                 "check-host",
                 check_host,
                 "virsh domcapabilities (warm)",
-                ("virsh", "domcapabilities", "--virttype", "kvm", "--machine", "virt"),
+                domcapabilities,
                 1.0,
             ),
             Pair("check-host", check_host, "virt-host-validate qemu", ("virt-host-validate", "qemu"), 1.0),
+            Pair("Python alone", (python, "-I", "-c", ""), "virsh domcapabilities (warm)", domcapabilities),
         ]
     else:
         found.append(
@@ -92,7 +94,7 @@ def measure(pair: Pair) -> str:
     ours, theirs = median(first for first, _ in times), median(second for _, second in times)
     return (
         f"| {pair.name} | `{pair.reference_name}` | {ours * 1000:.1f} ms | {theirs * 1000:.1f} ms "
-        f"| {ours / theirs:.2f} | {pair.aim} |"
+        f"| {ours / theirs:.2f} | {pair.aim or '-'} |"
     )
 
 
