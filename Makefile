@@ -3,7 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python3
 
-.PHONY: demo check lint types unit lab matrix bench bench-host clean
+.PHONY: demo check lint types unit lab matrix bench clean
 
 demo: .venv/.lab
 	$(PYTHON) -m tests.lab.demo
