@@ -196,11 +196,12 @@ def _cpu(settings: DomainSettings, vm: VM) -> Iterator[Finding]:
             "use a 64-bit guest (<type arch='aarch64'>), or a host whose CPU runs 32-bit kernels",
         )
     elif asks_32bit and any(map(vm.check_extension, ("KVM_CAP_ARM_SVE", "KVM_CAP_ARM_PTRAUTH_ADDRESS"))):
-        yield Finding(
+        # proved with QEMU 7.2, 10.0 and 11.1: kvm_arch_init_vcpu fails with EINVAL
+        yield _refusal(
             "el1-32bit-features",
-            Severity.WARNING,
-            "KVM gives a 32-bit guest no SVE or pointer authentication, and QEMU 7.2 asks for them even so and ends",
-            "use a 64-bit guest (<type arch='aarch64'>), or a newer QEMU (10.0 starts it)",
+            "a 32-bit guest is asked for, and QEMU asks KVM for SVE or pointer authentication in it, too, since this "
+            "host has it (KVM_CAP_ARM_SVE, KVM_CAP_ARM_PTRAUTH_ADDRESS), which no 32-bit guest can have",
+            "use a 64-bit guest (<type arch='aarch64'>), or a host whose CPU has neither",
         )
 
 
