@@ -126,8 +126,8 @@ def test_gicv3_registers(cpu: VCPU, gicv3: vgic_v3.VGICv3) -> None:
     gicv3.set_attribute(vgic_v3.CTRL_INIT)
     assert gicv3.get_attribute(vgic_v3.distributor_register(vgic_v3.GICD_TYPER)) & 0x1F == 2  # ITLinesNumber
     mpidr = cpu.get_register(register_id("MPIDR_EL1"))
-    last = gicv3.get_attribute(vgic_v3.redistributor_register(vgic_v3.GICR_TYPER, mpidr)) >> 4 & 1
-    assert last in (0, 1)
+    gicr_typer = gicv3.get_attribute(vgic_v3.redistributor_register(vgic_v3.GICR_TYPER, mpidr))
+    assert gicr_typer >> 8 & 0xFFFF == 0  # Processor_Number
     icc_pmr = 3 << 14 | 4 << 7 | 6 << 3
     gicv3.set_attribute(vgic_v3.cpu_interface_register(icc_pmr, mpidr), 0xF0)
     assert gicv3.get_attribute(vgic_v3.cpu_interface_register(icc_pmr, mpidr)) == 0xF0

@@ -35,4 +35,4 @@ def test_a_missing_program_tells_nothing(tmp_path: Path) -> None:
 @given(st.binary())
 def test_any_file_can_be_asked(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     qemu = program(tmp_path_factory.mktemp("program"), b"\x7fELF\x02" + content)
-    assert has_constant(qemu, b"constant") in (True, False)
+    has_constant(qemu, b"constant")  # raises nothing
