@@ -102,7 +102,7 @@ def _vcpus(settings: DomainSettings, system: System, vm: VM, version: int) -> It
 
 def _redistributors(settings: DomainSettings, vm: VM) -> tuple[int, str, str]:
     limit = gicv3_max_vcpus(_top_of_memory(settings), _ipa_bits(vm))
-    if limit > GIC_REDIST_VCPUS:
+    if settings.vcpus > GIC_REDIST_VCPUS and limit > GIC_REDIST_VCPUS:
         with vgic_v3.VGICv3(vm) as gic:
             if not gic.has_attribute(vgic_v3.REDIST_REGION):
                 limit = GIC_REDIST_VCPUS
