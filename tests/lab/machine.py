@@ -26,11 +26,18 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Link:
-    """A cable between two hosts: datagram sockets, so that neither must be there first."""
+class Cable:
+    """A cable between two hosts, seen from one: datagram sockets, so that neither must be there first."""
 
     here: Path
     there: Path
+
+
+@dataclass(frozen=True)
+class Link:
+    """A host's network card and the cables on it: with several, it is on a hub with them."""
+
+    cables: tuple[Cable, ...]
     mac: str
 
 
@@ -80,12 +87,12 @@ def arguments(spec: HostSpec, files: Files, link: Link | None = None) -> list[st
         *_disk("guest", files.guest_disk, "readonly=on"),
     ]  # fmt: skip
     if link:
-        argv += [
-            "-netdev",
-            f"dgram,id=net,local.type=unix,local.path={link.here},remote.type=unix,remote.path={link.there}",
-            "-device",
-            f"virtio-net-pci,netdev=net,mac={link.mac},romfile=",
-        ]
+        for number, cable in enumerate(link.cables):
+            ends = f"local.type=unix,local.path={cable.here},remote.type=unix,remote.path={cable.there}"
+            argv += ["-netdev", f"dgram,id=cable{number},{ends}"]
+            argv += ["-netdev", f"hubport,id=port{number},hubid=0,netdev=cable{number}"]
+        argv += ["-netdev", "hubport,id=net,hubid=0"]
+        argv += ["-device", f"virtio-net-pci,netdev=net,mac={link.mac},romfile="]
     for device in spec.devices:
         argv += ["-device", device]
     return argv

@@ -102,23 +102,29 @@ ALL_HOSTS = {**HOSTS, **MIXED}
 
 @dataclass(frozen=True)
 class Case:
-    """A guest moves from one host to another; ``via`` is where it was booted, if not on the first."""
+    """A guest moves from one host to another."""
 
     source: str
+    """Where it is booted."""
     destination: str
     guest: str = "plain"
+    via: str = ""
+    """A host where it goes first: A to B to C, or back to A."""
     record: bool = True
     """Whether the guest has its ABI record."""
     how: str = "migrate"
     """``migrate``, or ``restore``: saved to a file and restored there."""
-    returns: bool = False
-    """Migrated forth, then judged on the way back: A to B to A."""
 
     @property
     def name(self) -> str:
         """The case in one line."""
         more = ("" if self.record else ", no record") + (", save and restore" if self.how == "restore" else "")
-        return f"{self.source} -> {self.destination}{' -> ' + self.source if self.returns else ''}: {self.guest}{more}"
+        return f"{' -> '.join(self.route)}: {self.guest}{more}"
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        """The hosts that it sees, one after the other."""
+        return (self.source, *filter(None, (self.via,)), self.destination)
 
 
 SMALL = (
@@ -167,8 +173,11 @@ FULL = (
     *both("trixie", "no-its", "plain"),
     *both("trixie", "no-pmu", "plain", "pmu=off"),
     # chains, files, and no record
-    Case("bookworm", "trixie", returns=True),
-    Case("trixie", "sid", returns=True),
+    Case("bookworm", "bookworm", via="trixie"),
+    Case("trixie", "trixie", via="sid"),
+    Case("bookworm", "sid", via="trixie"),
+    Case("bookworm", "trixie", via="sid"),
+    Case("trixie", "bookworm", via="sid"),
     Case("bookworm", "trixie", how="restore"),
     Case("trixie", "bookworm", how="restore"),
     Case("trixie", "sid", record=False),

@@ -10,10 +10,10 @@ from itertools import groupby
 from typing import Any
 
 from tests.lab import guest as nested
+from tests.lab.chain import Chain, migrate
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, Case
-from tests.lab.pair import Pair
 from vgicmgr.abi.arrival import findings
 from vgicmgr.abi.hostdocument import HostDocumentError, host_of
 from vgicmgr.abi.incoming import read_incoming
@@ -65,24 +65,25 @@ class Outcome:
 
 
 def run(cases: Iterable[Case], show: Callable[[Outcome], None], trouble: Callable[[Case, str], None]) -> None:
-    """Carry out all cases, each pair of hosts booted once; ``trouble`` hears of those that could not be judged."""
+    """Carry out all cases, each group of hosts booted once; ``trouble`` hears of those that could not be judged."""
 
-    def hosts(case: Case) -> tuple[str, str]:
-        first, second = sorted((case.source, case.destination))
-        return first, second
+    def names(case: Case) -> list[str]:
+        return sorted(set(case.route))
 
-    for (first, second), group in groupby(sorted(cases, key=hosts), hosts):
+    for kinds, group in groupby(sorted(cases, key=names), names):
         moves = list(group)
         try:
-            with Pair.start(ALL_HOSTS[first], ALL_HOSTS[second]) as pair:
-                pair.start_libvirtd()
-                documents = {first: document(pair.first), second: document(pair.second)}
-                for case in moves:
+            with Chain.start(*(ALL_HOSTS[name] for name in kinds)) as chain:
+                chain.start_libvirtd()
+                hosts = dict(zip(kinds, chain.hosts, strict=True))
+                documents = {name: document(host) for name, host in hosts.items()}
+                while moves:
+                    case = moves.pop(0)
                     try:
-                        show(move(pair, case, documents, forth=case.source == first))
+                        show(move(hosts, case, documents))
                     except LabError as error:
                         trouble(case, " ".join(str(error).split())[:400])
-                    if not pair.alive:
+                    if not chain.alive:
                         raise LabError("a host is gone")
         except LabError as error:
             for case in moves:
@@ -97,24 +98,24 @@ def document(host: Host) -> Any:
     return json.loads(result.stdout)
 
 
-def move(pair: Pair, case: Case, documents: Mapping[str, Any], *, forth: bool) -> Outcome:
-    """Start the guest, ask, migrate, and clean up; ``documents`` are those of the hosts by name."""
-    source, destination = (pair.first, pair.second) if forth else (pair.second, pair.first)
+def move(hosts: Mapping[str, Host], case: Case, documents: Mapping[str, Any]) -> Outcome:
+    """Start the guest, ask, migrate, and clean up; ``documents`` are those of the ``hosts``, both by name."""
+    source, destination = hosts[case.source], hosts[case.destination]
     try:
         start(source, GUESTS[case.guest].xml(NAME))
         if case.record and "written" not in source.run([*VGICMGR, "record", "write", NAME], check=True).stdout:
             raise LabError("no record was written")
-        if case.returns:
-            pair.migrate(NAME, back=not forth, check=True)
-            source, destination, forth = destination, source, not forth
+        if case.via:
+            migrate(source, hosts[case.via], NAME, check=True)
+            source = hosts[case.via]
             _note_arrival(source)
         destination.run(["sh", "-c", f": >/var/log/libvirt/qemu/{NAME}.log"], check=True)
-        target = documents[case.source if case.returns else case.destination]
+        target = documents[case.destination]
         if case.how == "restore":
             return _restore(case, source, destination, target)
         xml = source.run(["virsh", "dumpxml", "--migratable", "--security-info", NAME], check=True).stdout
         verdict, reason, seconds = ask(destination, "migrate", xml)
-        result = pair.migrate(NAME, back=not forth)
+        result = migrate(source, destination, NAME)
         arrived = result.exit_code == 0 and _runs(destination)
         error = result.stderr.strip()
         if arrived and (loss := _lost_vectors(destination)):
@@ -130,7 +131,7 @@ def move(pair: Pair, case: Case, documents: Mapping[str, Any], *, forth: bool) -
             *foretell(xml, target),
         )
     finally:
-        for host in (source, destination):
+        for host in {hosts[name] for name in case.route}:
             with suppress(LabError):
                 host.run(["virsh", "destroy", NAME])
                 host.run(["rm", "-rf", "/run/vgicmgr"])

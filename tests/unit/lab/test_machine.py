@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.machine import Files, Link, arguments, cpu, machine
+from tests.lab.machine import Cable, Files, Link, arguments, cpu, machine
 from tests.lab.spec import HOSTS, HostSpec, Release
 
 FILES = Files(
@@ -65,9 +65,17 @@ def test_no_cached_image_is_ever_written_to() -> None:
 
 def test_a_host_has_a_network_only_when_it_is_linked() -> None:
     assert "-netdev" not in arguments(HostSpec(), FILES)
-    argv = arguments(HostSpec(), FILES, Link(Path("/l/h1"), Path("/l/h2"), "52:54:00:00:00:01"))
-    assert "local.path=/l/h1,remote.type=unix,remote.path=/l/h2" in value(argv, "-netdev")
+    argv = arguments(HostSpec(), FILES, Link((Cable(Path("/l/h1"), Path("/l/h2")),), "52:54:00:00:00:01"))
+    assert any("local.path=/l/h1,remote.type=unix,remote.path=/l/h2" in argument for argument in argv)
     assert "virtio-net-pci,netdev=net,mac=52:54:00:00:00:01,romfile=" in argv
+
+
+def test_all_cables_of_a_host_and_its_card_are_on_one_hub() -> None:
+    cables = (Cable(Path("/l/2-1"), Path("/l/1-2")), Cable(Path("/l/2-3"), Path("/l/3-2")))
+    argv = arguments(HostSpec(), FILES, Link(cables, "52:54:00:00:00:02"))
+    ports = [argument for argument in argv if argument.startswith("hubport,")]
+    assert [("netdev=cable0" in port, "netdev=cable1" in port) for port in ports] == [(1, 0), (0, 1), (0, 0)]
+    assert all("hubid=0" in port for port in ports)
 
 
 @pytest.mark.parametrize("name", HOSTS)
