@@ -4,8 +4,7 @@ Decided are ``prepare`` (a guest starts), ``migrate`` (one is about to come from
 file). Everything else is let through at once: a failing ``reconnect`` would kill a running guest, and ``stopped`` and
 ``release`` come when there is nothing left to refuse (libvirt, ``docs/hooks.rst``).
 
-An arrival is judged by the guest's ABI record (:mod:`vgicmgr.abi.arrival`); without one, by the domain XML alone. One
-that is let in leaves a mark (:func:`vgicmgr.abi.writer.arrival_mark`), which keeps this host from giving it a record.
+An arrival is judged by the guest's ABI record (:mod:`vgicmgr.abi.arrival`); without one, by the domain XML alone.
 
 Exit status 0 lets the guest in, 1 keeps it out; the one line on standard error then reaches the operator in libvirt's
 own error, at the source of a migration before any memory is copied. Standard output stays empty. Each decision is
@@ -37,9 +36,6 @@ STDIN_SECONDS = 10.0
 """How long the XML may take to arrive, in seconds; libvirt writes it at once."""
 
 DEV_KVM = "/dev/kvm"
-
-MARKS = "/run/vgicmgr/arrived"
-"""Where a guest that arrived has its mark (:data:`vgicmgr.abi.writer.MARKS`)."""
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 2000
@@ -80,7 +76,6 @@ class _Question:
 
     def __init__(self, name: str, operation: str) -> None:
         self.name = name
-        self.domain = name
         self.operation = operation
         self.uuid = ""
         self.mode = Mode.ENFORCE
@@ -115,16 +110,7 @@ class _Question:
         if self.operation == "prepare":
             return self.carry_out(policy.decide((judge or _judge_start)(settings)))
         verdict = judge(settings) if judge else _judge_arrival(xml, settings)
-        status = self.carry_out(policy.decide(verdict))
-        if status == 0:
-            self.leave_mark()
-        return status
-
-    def leave_mark(self) -> None:
-        # a daemon without root has no place for it, and then the guest's record is libvirt's to tell
-        with suppress(OSError):
-            os.makedirs(MARKS, mode=0o755, exist_ok=True)  # noqa: PTH103 (pathlib is slow to start)
-            os.close(os.open(f"{MARKS}/domain-{self.domain}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        return self.carry_out(policy.decide(verdict))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:

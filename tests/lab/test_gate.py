@@ -24,11 +24,11 @@ DROP_IN = "/etc/libvirt/hooks/qemu.d/50-vgicmgr"
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_the_verdict_is_what_happens(lab_pair: LabPair, case: Case) -> None:
-    first, second = sorted((case.source, case.destination))
-    pair = lab_pair(ALL_HOSTS[first], ALL_HOSTS[second])
+    names = sorted(case.route)
+    pair = lab_pair(*(ALL_HOSTS[name] for name in names))
     without_hook(pair)
-    documents = {first: document(pair.first), second: document(pair.second)}
-    outcome = move(pair, case, documents, forth=case.source == first)
+    hosts = dict(zip(names, pair.hosts, strict=True))
+    outcome = move(hosts, case, {name: document(host) for name, host in hosts.items()})
     assert outcome.agreed, row(outcome)
     assert outcome.document == outcome.arrived, row(outcome)
 
@@ -163,6 +163,40 @@ def test_a_kernel_that_cannot_be_asked(pair: Pair) -> None:
     pair.second.run(["mv", "/dev/kvm-away", "/dev/kvm"], check=True)
     assert result.exit_code == 1
     assert f"domain '{NAME}' is not let in, since it cannot be judged: /dev/kvm is not there" in result.stderr
+
+
+def test_a_kernel_that_may_not_be_asked(pair: Pair) -> None:
+    """Root itself may not open a device on a file system that is mounted with nodev."""
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.first)
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    script = "mkdir -p /run/nodev && mount -t tmpfs -o nodev none /run/nodev && mknod -m 666 /run/nodev/kvm c 10 232"
+    pair.second.run(["sh", "-c", f"{script} && mount --bind /run/nodev/kvm /dev/kvm"], check=True)
+    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    pair.second.run(["umount", "/dev/kvm", "/run/nodev"], check=True)
+    assert result.exit_code == 1
+    assert f"domain '{NAME}' is not let in, since it cannot be judged: /dev/kvm may not be opened" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("killed", "words"),
+    [("[v]gicmgr.hook", "in the middle of it (status 137)"), ("[q]emu.d/50-vgicmgr", "Hook script execution failed")],
+    ids=["Python", "the script"],
+)
+def test_a_hook_that_is_killed_lets_nobody_in_and_leaves_nothing(pair: Pair, killed: str, words: str) -> None:
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    wait_for_record(pair.first)
+    watch = f"timeout 60 sh -c 'until pkill -KILL -f \"{killed}\"; do :; done' >/dev/null 2>&1 &"
+    pair.second.run(["sh", "-c", watch], check=True)
+    result = pair.migrate(NAME)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert state(pair.first) == "running"
+    assert state(pair.second) == ""
+    ended = "for n in $(seq 60); do pgrep -f '[v]gicmgr.hook' || break; sleep 0.5; done >/dev/null"
+    assert pair.second.run(["sh", "-c", f"{ended}; pgrep -f '[v]gicmgr.hook'; ls /run/vgicmgr/arrived"]).stdout == ""
+    again = pair.migrate(NAME)
+    assert again.exit_code == 0, again.stderr
 
 
 def test_twenty_at_once_are_all_judged_right(pair: Pair) -> None:

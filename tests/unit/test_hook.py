@@ -129,33 +129,18 @@ class TestOtherOperations:
 class TestArrival:
     """A guest that comes from another host or a file."""
 
-    @pytest.fixture(autouse=True)
-    def marks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(hook, "MARKS", str(tmp_path / "run/arrived"))
-        return tmp_path / "run/arrived"
-
     @pytest.mark.parametrize(
         ("operation", "words"), [("migrate", "cannot arrive here"), ("restore", "cannot be restored here")]
     )
-    def test_refused(self, host: Host, marks: Path, capfd: Output, operation: str, words: str) -> None:
+    def test_refused(self, host: Host, capfd: Output, operation: str, words: str) -> None:
         assert host.ask(operation, judge=fake_judge(NO_GICV3)) == 1
         assert capfd.readouterr().err.startswith(f"vgicmgr: domain 'web1' {words}: <gic version='3'/> is asked for")
-        assert not marks.exists()
         assert host.lines[0].startswith(f"{operation} domain='web1' uuid='{UUID}' decision=refused")
 
     @pytest.mark.parametrize("operation", ["migrate", "restore"])
-    def test_let_in_and_marked(self, host: Host, marks: Path, capfd: Output, operation: str) -> None:
+    def test_let_in(self, host: Host, capfd: Output, operation: str) -> None:
         assert host.ask(operation, judge=fake_judge(OLD)) == 0
-        assert [mark.name for mark in marks.iterdir()] == ["domain-web1"]
         assert capfd.readouterr() == ("", "")
-
-    def test_a_start_leaves_no_mark(self, host: Host, marks: Path) -> None:
-        assert host.prepare(judge=fake_judge()) == 0
-        assert not marks.exists()
-
-    def test_a_mark_that_cannot_be_made_is_no_reason_to_refuse(self, host: Host, marks: Path) -> None:
-        marks.parent.write_text("in the way")
-        assert host.ask("migrate", judge=fake_judge()) == 0
 
     def test_what_cannot_be_judged(self, host: Host, capfd: Output) -> None:
         assert host.ask("migrate", GUEST[:300]) == 1

@@ -100,7 +100,7 @@ class TestNothingToDecide:
     def test_other_operations_end_before_any_process_is_started(self) -> None:
         before_case = SCRIPT.read_text().partition("\ncase ")[0]
         code = [line for line in before_case.splitlines() if line and not line.startswith("#")]
-        assert code == ["python=/usr/bin/python3", "directory=''"]
+        assert code == ["python=/usr/bin/python3", "directory=''", "marks=/run/vgicmgr/arrived"]
 
     def test_no_arguments(self, arm64_hook: Hook) -> None:
         assert outcome(arm64_hook.run()) == SILENCE
@@ -147,11 +147,43 @@ class TestStarted:
         assert outcome(arm64_hook.run("web1", "started", "begin", "-", xml=EMULATED)) == SILENCE
 
 
-class TestRelease:
-    """A guest is gone, and so is the mark of its arrival."""
+class TestMark:
+    """A guest that arrives has a mark until it is gone."""
 
-    def test_the_mark_goes(self, hook: Hook, tmp_path: Path) -> None:
-        hook.replace("mark=/run/vgicmgr/arrived/", f"mark={tmp_path}/")
+    @pytest.fixture
+    def marks(self, arm64_hook: Hook, tmp_path: Path) -> Path:
+        arm64_hook.replace("marks=/run/vgicmgr/arrived", f"marks={tmp_path}/run/arrived")
+        return tmp_path / "run/arrived"
+
+    @pytest.mark.parametrize("operation", ["migrate", "restore"])
+    def test_a_guest_that_is_let_in_is_marked(self, arm64_hook: Hook, marks: Path, operation: str) -> None:
+        arm64_hook.stub_python(0)
+        for name in ("web1", "a guest's name"):
+            assert arm64_hook.run(name, operation, "begin", "-").returncode == 0
+        assert sorted(mark.name for mark in marks.iterdir()) == ["domain-a guest's name", "domain-web1"]
+
+    def test_one_that_is_refused_is_not(self, arm64_hook: Hook, marks: Path) -> None:
+        arm64_hook.stub_python(1)
+        assert arm64_hook.run("web1", "migrate", "begin", "-").returncode == 1
+        assert not marks.exists()
+
+    def test_a_start_leaves_no_mark(self, arm64_hook: Hook, marks: Path) -> None:
+        arm64_hook.stub_python(0)
+        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == 0
+        assert not marks.exists()
+
+    @pytest.mark.parametrize("in_the_way", ["run", "run/arrived/domain-web1/x"])
+    def test_a_mark_that_cannot_be_made_is_no_reason_to_refuse(
+        self, arm64_hook: Hook, marks: Path, tmp_path: Path, in_the_way: str
+    ) -> None:
+        (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / in_the_way).touch()
+        arm64_hook.stub_python(0)
+        run = arm64_hook.run("web1", "migrate", "begin", "-")
+        assert (run.returncode, run.stderr) == (0, b"why\n")
+
+    def test_the_mark_goes_with_the_guest(self, hook: Hook, tmp_path: Path) -> None:
+        hook.replace("marks=/run/vgicmgr/arrived", f"marks={tmp_path}")
         for name in ("web1", "a guest's name"):
             (tmp_path / f"domain-{name}").touch()
         assert outcome(hook.run("a guest's name", "release", "end", "-")) == SILENCE
@@ -253,6 +285,13 @@ class TestWithoutPython:
         (tmp_path / "vgicmgr/__init__.py").write_text("this is no Python")
         arm64_hook.replace("directory=''", f"directory='{tmp_path}'")
         self.refuses(arm64_hook)
+
+    def test_python_that_is_killed(self, arm64_hook: Hook) -> None:
+        arm64_hook.stub_python(1)
+        (arm64_hook.path.parent / "stub-python").write_text("#!/bin/sh\nkill -KILL $$\n")
+        run = arm64_hook.run("web1", "prepare", "begin", "-")
+        assert (run.returncode, run.stdout) == (1, b"")
+        assert run.stderr.endswith(b"was ended in the middle of it (status 137); try again\n")
 
     def test_policy_that_does_not_enforce(self, arm64_hook: Hook, tmp_path: Path) -> None:
         policy = tmp_path / "vgicmgr.conf"
