@@ -10,7 +10,7 @@ from tests.lab import command
 from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
 from tests.lab.pair import Pair
-from tests.lab.pool import Pool
+from tests.lab.pool import Pool, running_hosts
 from tests.lab.spec import HostSpec
 
 
@@ -28,12 +28,15 @@ class LabPair(Protocol):
         """Two booted hosts with libvirtd running, which other tests may have used unless ``fresh``."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that is in this folder."""
+    """Mark all that is in this folder; what is asked of one kind of host in one file stays in one process."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(here):
+        if isinstance(item, pytest.Function) and item.path.is_relative_to(here):
             item.add_marker("lab")
+            kind = item.callspec.params if hasattr(item, "callspec") else {}
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {kind.get('host', kind.get('kind', ''))}"))
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +46,14 @@ def lab_pool() -> Iterator[Pool]:
         command.require()
     except Prerequisite as lacking:
         pytest.skip(str(lacking))
-    pool = Pool()
+    pool = Pool(running_hosts())
     yield pool
     pool.close()
 
 
 @pytest.fixture(scope="session")
 def lab_host(lab_pool: Pool) -> LabHost:
-    """A function from a HostSpec to a booted host; at most two run at once, the one not used for longest goes first."""
+    """A function from a HostSpec to a booted host, which is kept until others need the room."""
 
     def host(spec: HostSpec, *, fresh: bool = False) -> Host:
         try:
@@ -63,7 +66,7 @@ def lab_host(lab_pool: Pool) -> LabHost:
 
 @pytest.fixture(scope="session")
 def lab_pair(lab_pool: Pool) -> LabPair:
-    """A function from two HostSpecs to two joined hosts with libvirtd running; it ends all other hosts."""
+    """A function from two HostSpecs to two joined hosts with libvirtd running."""
 
     def pair(first: HostSpec, second: HostSpec, *, fresh: bool = False) -> Pair:
         try:

@@ -1,18 +1,31 @@
-"""Booted hosts kept for the next test that wants the same: two at most, since more only slow each other down."""
+"""Booted hosts kept for the next test that wants the same: a host costs seconds to boot, and next to nothing idle."""
 
 from collections.abc import Callable, Hashable
+from pathlib import Path
 
 from tests.lab.host import Host
 from tests.lab.pair import Pair
 from tests.lab.spec import HostSpec
 
-RUNNING_HOSTS = 2
+MOST_HOSTS = 6
+HOST_GIB = 1.5
+"""The memory of a host with all that its QEMU needs, seen from outside; measured: 0.6 to 1.0."""
+
+
+def running_hosts() -> int:
+    """How many hosts may run at once: a pair at least, and no more than half the memory that is free now, since ``make
+    check`` runs the tests in two processes.
+    """
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free_gib = int(meminfo["MemAvailable"].split()[0]) / (1 << 20)
+    return max(2, min(MOST_HOSTS, int(free_gib / 2 / HOST_GIB)))
 
 
 class Pool:
-    """Hosts and pairs by what they were asked for, the least recently used first."""
+    """Hosts and pairs by what they were asked for, the least recently used first; at most ``most`` hosts run."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 2) -> None:
+        self._most = most
         self._kept: dict[Hashable, Host | Pair] = {}
 
     def host(self, spec: HostSpec, *, fresh: bool = False) -> Host:
@@ -39,7 +52,7 @@ class Pool:
             kept.close()
             kept = None
         if kept is None:
-            while self._kept and self._running() + hosts > RUNNING_HOSTS:
+            while self._kept and self._running() + hosts > self._most:
                 self._end_oldest()
             kept = start()
         self._kept[key] = kept

@@ -19,14 +19,15 @@ VGICMGR = ["python3", "-m", "vgicmgr.cli"]
 
 
 @pytest.fixture(params=["bookworm", "trixie", "sid"], scope="module")
-def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Host:
+def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Iterator[Host]:
     """A host without GICv2, with the hook in place and libvirtd running."""
     host = lab_host(HOSTS[request.param])
-    host.run(["rm", "-f", "/etc/libvirt/hooks/qemu"], check=True)
     host.run([*VGICMGR, "hook", "install"], check=True)
     host.start_libvirtd()
     host.reload_libvirtd()
-    return host
+    yield host
+    host.run([*VGICMGR, "hook", "uninstall"], check=True)
+    host.reload_libvirtd()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ Each guest is started for real by a libvirtd whose hook only looks on: it writes
 lets the start go on. So one start shows both.
 """
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.lab.conftest import LabHost
@@ -76,7 +78,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Host:
+def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Iterator[Host]:
     """A host with libvirtd running, and the hook that looks on."""
     host = lab_host(HOSTS[request.param])
     host.run([*VGICMGR, "hook", "install"], check=True)
@@ -86,7 +88,9 @@ def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Host:
     host.run(["sysctl", "-qw", "vm.overcommit_memory=1"], check=True)
     host.start_libvirtd()
     host.reload_libvirtd()
-    return host
+    yield host
+    host.run(["rm", "/etc/libvirt/hooks/qemu", "/root/vgicmgr-hook"], check=True)
+    host.reload_libvirtd()
 
 
 @pytest.mark.parametrize(("host", "wish"), CASES, indirect=["host"])
