@@ -1,21 +1,17 @@
 """``translate`` and ``apply`` with real libvirt: what they write is taken, starts, and comes to the same again."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lxml import etree
 
-from tests.lab import command
-from tests.lab.cache import entry
+from tests.lab.addition import add
 from tests.lab.conftest import LabHost
-from tests.lab.debian import Archive, unpack
 from tests.lab.domains import INITRD, KERNEL
 from tests.lab.host import Host
-from tests.lab.root import lay_out, root
-from tests.lab.spec import HOSTS, Release
+from tests.lab.spec import HOSTS
 
 EXAMPLES = Path(__file__).parents[2] / "xml"
 VGICMGR = ("python3", "-m", "vgicmgr.cli")
@@ -199,26 +195,10 @@ def test_an_unknown_domain_and_an_unreachable_libvirt_are_told_in_one_line(lab_h
         assert result.stderr.count("\n") == 1
 
 
-def virtinst(release: Release) -> Path:
-    """Debian's virtinst and what it needs beyond a host's root, as a tar to unpack there."""
-
-    def build(folder: Path) -> None:
-        there = set((root(release).parent / "packages").read_text().split())
-        debs = Archive(release).with_dependencies(["virtinst"])
-        tree = folder / "tree"
-        lay_out(tree)
-        unpack([deb for deb in debs if deb.stem not in there], tree)
-        command.call("tar", "-cf", folder / "virtinst.tar", "-C", tree, "usr")
-        shutil.rmtree(tree)
-
-    return entry(f"virtinst-{release}", (release, root(release).parent.name), build) / "virtinst.tar"
-
-
 def test_virtinst_makes_and_edits_such_domains(lab_host: LabHost) -> None:
     host = lab_host(HOSTS["trixie"])
     host.start_libvirtd()
-    host.push("/tmp/virtinst.tar", virtinst(Release.TRIXIE).read_bytes())
-    host.run(["tar", "-xf", "/tmp/virtinst.tar", "-C", "/", "--keep-directory-symlink"], check=True, timeout=120)
+    add(host, "virtinst")
     # what ca-certificates' own script would have made; without it, python3-requests does not load
     certificates = (
         "mkdir -p /etc/ssl/certs && cat /usr/share/ca-certificates/*/*.crt >/etc/ssl/certs/ca-certificates.crt"
