@@ -30,7 +30,7 @@ POLICY_FILE = "/etc/vgicmgr/vgicmgr.conf"
 MAX_BYTES = 1 << 20
 """The longest policy file that is read, in bytes."""
 
-_FINDING_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_FINDING_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 
 class Mode(Enum):
@@ -120,7 +120,7 @@ def parse_policy(text: str) -> Policy:
             raise PolicyError(f"unknown section [{section}]")
         for key, value in parser.items(section):
             if section == "findings":
-                if not _FINDING_NAME.fullmatch(key):
+                if not re.fullmatch(_FINDING_NAME, key):
                     raise PolicyError(f"'{key}' is no finding's name")
                 findings[key] = _mode(key, value)
             elif key == "mode":

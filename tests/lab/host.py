@@ -20,6 +20,7 @@ from tests.lab.connection import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET, QEMU
 from tests.lab.errors import Prerequisite
 from tests.lab.kernel import kernel
 from tests.lab.machine import PROGRAM, Files, Link, arguments
+from tests.lab.qemus import Qemu, qemu
 from tests.lab.root import root
 from tests.lab.spec import HostSpec
 
@@ -78,14 +79,16 @@ class Host(Connection):
             console_log=folder / CONSOLE_LOG,
         )
         files.initramfs.write_bytes(built.initramfs.read_bytes() + initramfs.for_boot(settings))
+        outer = qemu(spec.outer) if spec.outer else Qemu((PROGRAM,))
+        _, *argv = arguments(spec, files, network.link if network else None)
         with (folder / QEMU_LOG).open("wb") as log:
             process = subprocess.Popen(
                 # QEMU dies with the thread that started it, however that ends.
-                ["setpriv", "--pdeathsig", "KILL", *arguments(spec, files, network.link if network else None)],
+                ["setpriv", "--pdeathsig", "KILL", *outer.command, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": str(folder)},
+                env={**os.environ, **dict(outer.environment), "TMPDIR": str(folder)},
                 start_new_session=True,
             )
         return cls(spec, name, folder, process)
@@ -161,7 +164,7 @@ def outer_qemu_has_cpu(name: str) -> bool:
 def require(spec: HostSpec) -> None:
     """Raise :class:`Prerequisite` unless this machine can run the host."""
     command.require()
-    if not outer_qemu_has_cpu(spec.cpu):
+    if not spec.outer and not outer_qemu_has_cpu(spec.cpu):
         raise Prerequisite(f"this machine's {PROGRAM} has no CPU model {spec.cpu}: a newer QEMU is needed")
 
 

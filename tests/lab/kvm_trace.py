@@ -9,10 +9,12 @@ from struct import unpack, unpack_from
 
 from tests.lab import debian
 from tests.lab.errors import Prerequisite
+from tests.lab.host import Host
 from tests.lab.spec import Release
-from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.vgic.plan import (
+    AddVFIOFile,
     Call,
     CreateDevice,
     CreateIRQChip,
@@ -39,6 +41,28 @@ def library(folder: Path) -> bytes:
     options = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([compiler, *options, "-isystem", headers, SOURCE, "-o", built], check=True)
     return built.read_bytes()
+
+
+EMULATOR = "/usr/local/bin/traced-qemu"
+WRAPPER = """\
+#!/bin/sh
+# libvirt also runs its emulator to learn what it can do
+case "$*" in
+*-name\\ guest=*) export LD_PRELOAD=/usr/local/lib/kvm_trace.so KVM_TRACE=/tmp/libvirt.trace ;;
+esac
+exec /usr/bin/qemu-system-aarch64 "$@"
+"""
+
+
+def of_libvirts_qemu(host: Host, library: bytes, xml: str) -> str:
+    """The trace of the QEMU by which libvirt starts this domain, called ``guest``, and ends it."""
+    host.push("/usr/local/lib/kvm_trace.so", library, mode=0o755)
+    host.push(EMULATOR, WRAPPER, mode=0o755)
+    host.push("/tmp/traced.xml", xml.replace("/usr/bin/qemu-system-aarch64", EMULATOR))
+    host.run(["rm", "-f", "/tmp/libvirt.trace"])
+    host.run(["virsh", "create", "--paused", "/tmp/traced.xml"], timeout=120, check=True)
+    host.run(["virsh", "destroy", "guest"], check=True)
+    return host.pull("/tmp/libvirt.trace").decode()
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,9 @@ ATTRIBUTES: dict[str, tuple[Attribute, ...]] = {
 
 def _setting(line: Line, what: str | int) -> Call | None:
     _, group, number, address = uapi.kvm_device_attr.layout.unpack(line.structure)
+    if what == vfio.DEVICE_TYPE:
+        added = (group, number) == (vfio.FILE_ADD.group_number, vfio.FILE_ADD.number)
+        return AddVFIOFile(line.data.decode()) if added else None
     for attribute in ATTRIBUTES.get("vCPU" if isinstance(what, int) else what, ()):
         if (attribute.group_number, attribute.number) == (group, number):
             assert bool(attribute.data) == bool(address)

@@ -76,7 +76,7 @@ def arguments(spec: HostSpec, files: Files, link: Link | None = None) -> list[st
         "-m", str(spec.memory_mib),
         "-kernel", str(files.kernel),
         "-initrd", str(files.initramfs),
-        "-append", COMMAND_LINE,
+        "-append", " ".join((COMMAND_LINE, *spec.kernel_arguments)),
         "-chardev", f"socket,id=console,path={files.console_socket},server=on,wait=off,logfile={files.console_log}",
         "-serial", "chardev:console",
         "-device", "virtio-rng-pci",

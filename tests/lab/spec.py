@@ -28,7 +28,7 @@ class HostSpec:
     cpu_options: tuple[str, ...] = ()
     """Further properties of it, such as ``sve-max-vq=2``."""
     gic: int = 3
-    """The version of the host's own interrupt controller, 2 or 3."""
+    """The version of the host's own interrupt controller: 2, 3 or 4."""
     its: bool = True
     pmu: bool = True
     vcpus: int = 1
@@ -36,10 +36,13 @@ class HostSpec:
     devices: tuple[str, ...] = ()
     """Further ``-device`` arguments, such as a PCI device to pass through."""
     smmuv3: bool = False
+    kernel_arguments: tuple[str, ...] = ()
+    outer: Release | None = None
+    """The release whose QEMU the host runs in; None: this machine's own."""
 
     def __post_init__(self) -> None:
-        if self.gic not in (2, 3):
-            raise ValueError(f"a host's GIC is 2 or 3, not {self.gic}")
+        if self.gic not in (2, 3, 4):
+            raise ValueError(f"a host's GIC is 2, 3 or 4, not {self.gic}")
 
     @property
     def kernel_release(self) -> Release:
@@ -61,6 +64,9 @@ HOSTS: Mapping[str, HostSpec] = {
     "max-sid": HostSpec(Release.SID, cpu="max"),
     "a76": HostSpec(cpu="cortex-a76"),
     "a53": HostSpec(cpu="cortex-a53"),
+    "neoverse-v1": HostSpec(cpu="neoverse-v1", outer=Release.SID),
+    "gicv4": HostSpec(gic=4, kernel_arguments=("kvm-arm.vgic_v4_enable=1",)),
+    "nested": HostSpec(Release.SID, cpu="max", kernel_arguments=("kvm-arm.mode=nested",), outer=Release.SID),
     "smmuv3": HostSpec(smmuv3=True, devices=("e1000e,romfile=",)),
 }
 """The hosts with a name: the releases as they are, and hosts that lack something or are of another make."""

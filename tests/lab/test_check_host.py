@@ -22,7 +22,8 @@ from tests.lab.spec import HOSTS, Release
 from vgicmgr.host.document import SCHEMA
 from vgicmgr.host.probe import CAPABILITIES
 
-KINDS = ("bookworm", "trixie", "sid", "gicv2", "no-its", "no-pmu", "a53", "max-bookworm", "max", "max-sid")
+KINDS = ("bookworm", "trixie", "sid", "gicv2", "no-its", "no-pmu", "a53", "max-bookworm", "max", "max-sid",
+         "neoverse-v1", "gicv4", "nested")  # fmt: skip
 EXIT_STATUS = dict.fromkeys(KINDS, 0) | {"gicv2": 1, "no-pmu": 1}
 FINDINGS: dict[str, list[str]] = {kind: [] for kind in KINDS} | {"gicv2": ["gicv3-missing"], "no-pmu": ["pmu-missing"]}
 
@@ -84,9 +85,20 @@ def test_the_capabilities_are_those_a_c_program_reads(
 
 
 def test_the_mode_is_the_one_in_the_kernel_log(document: dict[str, Any], kernel_log: str) -> None:
-    vhe = "VHE mode initialized" in kernel_log and "nVHE" not in kernel_log
-    assert document["kvm"]["mode"] == ("VHE" if vhe else "nVHE")
-    assert "mode initialized successfully" in kernel_log
+    """Linux before 6.5 calls nVHE "Hyp"; "+NV2" is of nesting."""
+    logged = re.search(r"kvm \[1\]: (\w+)(?:\+NV2)? mode initialized successfully", kernel_log)
+    assert logged
+    assert document["kvm"]["mode"] == logged[1].replace("Hyp", "nVHE")
+
+
+def test_guests_have_el2_where_the_kernel_was_told_to_nest(document: dict[str, Any], kernel_log: str) -> None:
+    assert bool(document["kvm"]["capabilities"].get("KVM_CAP_ARM_EL2")) == ("VHE+NV2 mode" in kernel_log)
+
+
+def test_direct_injection_is_what_the_kernel_logs(document: dict[str, Any], kernel_log: str) -> None:
+    logged = re.search(r"kvm \[1\]: GICv(4\S*) support (\w+)", kernel_log)
+    told = {"gicv4": logged[1], "enabled": logged[2] == "enabled"} if logged else {"gicv4": None, "enabled": False}
+    assert document["gic"]["direct_injection"] == told
 
 
 def test_the_ipa_size_is_the_one_in_the_kernel_log(document: dict[str, Any], kernel_log: str) -> None:

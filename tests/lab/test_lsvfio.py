@@ -1,7 +1,6 @@
 """lsvfio tells the truth: each figure is held against sysfs, lspci, and a C program with the kernel's own headers.
 
-The host has an SMMUv3 and, behind it, two functions of a network card in one IOMMU group and an NVMe controller in one
-of its own; an igb, too, where this machine's QEMU has it.
+The hosts are those of ``vfio_host.py``, with each kernel, and with an igb and its virtual functions.
 """
 
 import json
@@ -9,52 +8,34 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.lab import command, cpio, debian, guest
+from tests.lab import cpio, debian, guest
 from tests.lab.conftest import LabHost
 from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
-from tests.lab.machine import PROGRAM
 from tests.lab.spec import HOSTS, HostSpec, Release
+from tests.lab.vfio_host import IGB, NVME, OTHER, PAIR, bind, bound, devices, held_open, prepared, spec, with_igb
 from vgicmgr.vfio.document import SCHEMA
 
 pytestmark = pytest.mark.lab
 
 LSVFIO = ["python3", "-m", "vgicmgr.cli", "lsvfio"]
 
-PAIR, OTHER, NVME, IGB = "0000:01:00.0", "0000:01:00.1", "0000:00:09.0", "0000:00:0a.0"
-DEVICES = (
-    "pcie-root-port,id=rp,chassis=1,addr=8.0",
-    "e1000e,romfile=,bus=rp,addr=0.0,multifunction=on",
-    "e1000e,romfile=,bus=rp,addr=0.1",
-    "nvme,serial=lone,addr=9.0",
-)
+
+HOST_SPECS: dict[str, HostSpec] = {"igb": with_igb()}
+HOST_SPECS.update((release, spec(release)) for release in Release)
+with_pair = pytest.mark.parametrize("host", Release, indirect=True)
 
 
-def spec(release: Release) -> HostSpec:
-    igb = ("igb,romfile=,addr=a.0",) if has_igb() else ()
-    return HostSpec(kernel=release, smmuv3=True, devices=DEVICES + igb)
-
-
-def has_igb() -> bool:
-    return 'name "igb"' in command.call(PROGRAM, "-device", "help")
-
-
-def devices() -> list[str]:
-    return [PAIR, OTHER, NVME, *([IGB] if has_igb() else [])]
-
-
-@pytest.fixture(scope="module", params=Release)
+@pytest.fixture(scope="module", params=HOST_SPECS)
 def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Host:
     """With all the devices bound to vfio-pci; what a test changes it puts back."""
-    release: Release = request.param
-    return prepared(lab_host(spec(release)))
+    return prepared(lab_host(HOST_SPECS[request.param]))
 
 
 @pytest.fixture(scope="module")
@@ -73,38 +54,6 @@ def lspci(host: Host) -> dict[str, str]:
     """What ``lspci -vv`` says of each device."""
     shown = host.run(["lspci", "-D", "-vv"], check=True).stdout
     return {paragraph.split()[0]: paragraph for paragraph in shown.split("\n\n") if paragraph.strip()}
-
-
-def prepared(host: Host) -> Host:
-    host.run(["sh", "-c", "depmod -a 2>/dev/null; modprobe -a vfio-pci vfio_iommu_type1 e1000e"], check=True)
-    bind(host, "vfio-pci", *devices())
-    return host
-
-
-def bind(host: Host, driver: str, *names: str) -> None:
-    """Give the devices to this driver; to none where it is empty."""
-    script = """
-        driver=$1; shift
-        cd /sys/bus/pci/devices
-        for name; do
-            [ "$(basename "$(readlink $name/driver)")" = "$driver" ] && continue
-            echo "$driver" >$name/driver_override
-            [ -e $name/driver ] && echo $name >$name/driver/unbind
-            [ -z "$driver" ] || echo $name >/sys/bus/pci/drivers_probe
-            [ "$(basename "$(readlink $name/driver)")" = "$driver" ] || exit 1
-        done
-    """
-    host.run(["sh", "-c", script, "bind", driver, *names], check=True)
-
-
-@contextmanager
-def bound(host: Host, driver: str, *names: str) -> Iterator[None]:
-    """The devices with another driver for a while."""
-    bind(host, driver, *names)
-    try:
-        yield
-    finally:
-        bind(host, "vfio-pci", *names)
 
 
 def document(host: Host, *names: str) -> dict[str, Any]:
@@ -140,24 +89,28 @@ def test_every_device_that_is_no_bridge_is_listed(host: Host, listed: dict[str, 
 
 @pytest.mark.parametrize("member", ["vendor", "device", "class"])
 def test_ids_are_those_of_sysfs(host: Host, listed: dict[str, Any], member: str) -> None:
-    files = [f"/sys/bus/pci/devices/{name}/{member}" for name in devices()]
-    assert [device(listed, name)["pci"][member] for name in devices()] == host.run(["cat", *files]).stdout.split()
+    files = [f"/sys/bus/pci/devices/{name}/{member}" for name in devices(host)]
+    assert [device(listed, name)["pci"][member] for name in devices(host)] == host.run(["cat", *files]).stdout.split()
 
 
 def test_group_members_and_driver_are_those_of_sysfs(host: Host, listed: dict[str, Any]) -> None:
-    for name in devices():
+    for name in devices(host):
         path = f"/sys/bus/pci/devices/{name}"
         links = host.run(["readlink", f"{path}/iommu_group", f"{path}/driver"], check=True).stdout.split()
         number, driver = (Path(link).name for link in links)
         assert (device(listed, name)["group"], device(listed, name)["driver"]) == (int(number), driver)
         members = host.run(["ls", f"{path}/iommu_group/devices"], check=True).stdout.split()
         assert (group(listed, name)["number"], group(listed, name)["members"]) == (int(number), members)
+
+
+@with_pair
+def test_two_functions_share_a_group_and_another_device_has_its_own(host: Host, listed: dict[str, Any]) -> None:
     assert {PAIR, OTHER} <= set(group(listed, PAIR)["members"])
     assert group(listed, NVME)["members"] == [NVME]
 
 
 def test_regions_are_as_large_as_lspci_says(host: Host, listed: dict[str, Any], lspci: dict[str, str]) -> None:
-    for name in devices():
+    for name in devices(host):
         shown = re.findall(r"Region (\d): .*\[size=(\w+)\]", lspci[name])
         regions = {region["index"]: int(region["size"], 16) for region in device(listed, name)["info"]["regions"]}
         assert {index: size for index, size in regions.items() if size and index < 6} == {
@@ -170,8 +123,8 @@ def in_bytes(size: str) -> int:
     return int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
 
 
-def test_vectors_are_those_lspci_shows(listed: dict[str, Any], lspci: dict[str, str]) -> None:
-    for name in devices():
+def test_vectors_are_those_lspci_shows(host: Host, listed: dict[str, Any], lspci: dict[str, str]) -> None:
+    for name in devices(host):
         msi = re.search(r"MSI: Enable. Count=\d+/(\d+)", lspci[name])
         msix = re.search(r"MSI-X: Enable. Count=(\d+)", lspci[name])
         assert device(listed, name)["interrupts"] == {
@@ -182,7 +135,7 @@ def test_vectors_are_those_lspci_shows(listed: dict[str, Any], lspci: dict[str, 
 
 
 def test_reset_is_what_sysfs_offers(host: Host, listed: dict[str, Any]) -> None:
-    for name in devices():
+    for name in devices(host):
         methods = host.run(["cat", f"/sys/bus/pci/devices/{name}/reset_method"], check=True).stdout.split()
         assert device(listed, name)["pci"]["reset_methods"] == methods
         assert device(listed, name)["info"]["reset"] is bool(methods)
@@ -190,25 +143,43 @@ def test_reset_is_what_sysfs_offers(host: Host, listed: dict[str, Any]) -> None:
 
 def test_a_c_program_is_told_the_same(host: Host, listed: dict[str, Any], reader: Path) -> None:
     host.push("/tmp/reader", reader.read_bytes(), mode=0o755)
-    for name in devices():
+    for name in devices(host):
         found = device(listed, name)
         said = host.run(["/tmp/reader", f"/dev/vfio/{found['group']}", name], check=True).stdout.splitlines()
         info = found["info"]
         assert said == [
             f"device {int(info['reset'])} {int(info['kind'] == 'pci')}",
-            *(
-                f"region {region['index']} {flags(region['flags'], REGION_FLAGS)} {region['size']} {region['offset']}"
-                for region in info["regions"]
-            ),
+            *(line for region in info["regions"] for line in region_lines(region)),
             *(f"irq {irq['index']} {flags(irq['flags'], IRQ_FLAGS)} {irq['count']}" for irq in info["interrupts"]),
             "no migration" if not info["migration"] else "migration",
         ]
 
 
+def test_some_region_has_a_capability(host: Host, listed: dict[str, Any]) -> None:
+    """The MSI-X table's BAR; the kernel shares pages of other BARs in parts for devices that this QEMU has not."""
+    mappable = {
+        name: any(region["msix_mappable"] for region in device(listed, name)["info"]["regions"])
+        for name in devices(host)
+    }
+    assert mappable == dict.fromkeys(devices(host), True)
+
+
+def region_lines(region: dict[str, Any]) -> Iterator[str]:
+    """As the C program prints a region and the capabilities behind it, in the order of their ids."""
+    yield f"region {region['index']} {flags(region['flags'], REGION_FLAGS)} {region['size']} {region['offset']}"
+    if region["sparse_mmap"] is not None:
+        areas = "".join(f" {area['offset']}+{area['size']}" for area in region["sparse_mmap"])
+        yield f"capability 1{areas}"
+    if region["type"]:
+        yield "capability 2"
+    if region["msix_mappable"]:
+        yield "capability 3"
+
+
 def test_before_they_are_bound_sysfs_says_the_same(host: Host, listed: dict[str, Any]) -> None:
-    with bound(host, "", *devices()):
+    with bound(host, "", *devices(host)):
         before = document(host)
-    for name in devices():
+    for name in devices(host):
         assert (device(before, name)["vfio"], device(before, name)["info"]) == (None, None)
         for member in ("reset", "regions", "interrupts"):
             assert device(before, name)[member] == device(listed, name)[member]
@@ -217,7 +188,7 @@ def test_before_they_are_bound_sysfs_says_the_same(host: Host, listed: dict[str,
 def test_groups_and_iommufd_give_the_same_answers(host: Host) -> None:
     if host.run(["sh", "-c", "ls /dev/iommu /dev/vfio/devices"]).exit_code:
         pytest.skip("this kernel has no CONFIG_VFIO_DEVICE_CDEV")
-    host.run(["python3", "-c", BOTH_WAYS, *devices()], check=True)
+    host.run(["python3", "-c", BOTH_WAYS, *devices(host)], check=True)
 
 
 BOTH_WAYS = """
@@ -237,6 +208,7 @@ for device in sysfs.read_devices():
 # Groups
 
 
+@with_pair
 def test_a_member_bound_to_a_driver_of_the_hosts_makes_the_group_not_viable_and_is_named(host: Host) -> None:
     with bound(host, "e1000e", OTHER):
         listed = document(host)
@@ -248,6 +220,7 @@ def test_a_member_bound_to_a_driver_of_the_hosts_makes_the_group_not_viable_and_
     assert f"{OTHER} is bound to e1000e" in listed["findings"][0]["evidence"]
 
 
+@with_pair
 def test_a_member_without_a_driver_does_not(host: Host) -> None:
     with bound(host, "", OTHER):
         shared = group(document(host, PAIR), PAIR)
@@ -266,15 +239,28 @@ def test_a_group_that_a_process_has_open_is_in_use_and_left_alone(trixie: Host) 
     assert group(document(trixie, NVME), NVME)["in_use"] is False
 
 
-@contextmanager
-def held_open(host: Host, path: str) -> Iterator[int]:
-    """A process that has the file open."""
-    started = host.run(["sh", "-c", f"sleep 300 <>{path} >/dev/null 2>&1 & echo $!"], check=True)
-    pid = int(started.stdout)
+# Virtual functions
+
+
+@pytest.mark.parametrize("host", ["igb"], indirect=True)
+def test_a_virtual_function_has_vectors_and_no_line(host: Host) -> None:
+    """And so no interrupt at all in a guest without an MSI controller."""
+    bind(host, "igb", IGB)
+    host.run(["sh", "-c", f"echo 1 >/sys/bus/pci/devices/{IGB}/sriov_numvfs"], check=True)
     try:
-        yield pid
+        link = host.run(["readlink", f"/sys/bus/pci/devices/{IGB}/virtfn0"], check=True).stdout.strip()
+        function = Path(link).name
+        bind(host, "vfio-pci", function)
+        shown = host.run(["lspci", "-vv", "-s", function], check=True).stdout
+        table = re.search(r"MSI-X: Enable. Count=(\d+)", shown)
+        assert table
+        assert "Interrupt: pin" not in shown
+        assert device(document(host, function), function)["interrupts"] == {"lines": 0, "msi": 0, "msix": int(table[1])}
+        program = f"import vgicmgr.vfio.assigned as a; print(a.read_assigned(['{function}']).devices[0].intx)"
+        assert host.run(["python3", "-c", program], check=True).stdout == "False\n"
     finally:
-        host.run(["sh", "-c", f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done"])
+        host.run(["sh", "-c", f"echo 0 >/sys/bus/pci/devices/{IGB}/sriov_numvfs"], check=True)
+        bind(host, "vfio-pci", IGB)
 
 
 # A guest
@@ -426,9 +412,19 @@ int main(int argc, char **argv) {
     if (ioctl(device, VFIO_DEVICE_GET_INFO, &info)) return 4;
     printf("device %d %d\n", !!(info.flags & VFIO_DEVICE_FLAGS_RESET), !!(info.flags & VFIO_DEVICE_FLAGS_PCI));
     for (unsigned i = 0; i < info.num_regions; i++) {
-        struct vfio_region_info region = { .argsz = sizeof(region), .index = i };
-        if (!ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &region))
-            printf("region %u %u 0x%llx 0x%llx\n", i, region.flags & 7, region.size, region.offset);
+        union { struct vfio_region_info region; char room[4096]; } answer = { .region = { sizeof(answer), 0, i } };
+        struct vfio_region_info *region = &answer.region;
+        if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, region)) continue;
+        printf("region %u %u 0x%llx 0x%llx\n", i, region->flags & 7, region->size, region->offset);
+        unsigned at = region->flags & VFIO_REGION_INFO_FLAG_CAPS ? region->cap_offset : 0;
+        while (at) {
+            struct vfio_region_info_cap_sparse_mmap *sparse = (void *)(answer.room + at);
+            printf("capability %u", sparse->header.id);
+            for (unsigned n = 0; sparse->header.id == VFIO_REGION_INFO_CAP_SPARSE_MMAP && n < sparse->nr_areas; n++)
+                printf(" 0x%llx+0x%llx", sparse->areas[n].offset, sparse->areas[n].size);
+            puts("");
+            at = sparse->header.next;
+        }
     }
     for (unsigned i = 0; i < info.num_irqs; i++) {
         struct vfio_irq_info irq = { .argsz = sizeof(irq), .index = i };

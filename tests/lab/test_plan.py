@@ -116,17 +116,6 @@ def test_the_plan_is_what_qemu_calls(spec: HostSpec, domain: Domain, lab_host: L
     assert kvm_trace.bring_up(host.pull("/tmp/qemu.trace").decode()) == planned(domain, resolution)
 
 
-EMULATOR = "/usr/local/bin/traced-qemu"
-WRAPPER = """\
-#!/bin/sh
-# libvirt also runs its emulator to learn what it can do
-case "$*" in
-*-name\\ guest=*) export LD_PRELOAD=/usr/local/lib/kvm_trace.so KVM_TRACE=/tmp/libvirt.trace ;;
-esac
-exec /usr/bin/qemu-system-aarch64 "$@"
-"""
-
-
 @pytest.mark.parametrize("gic", [3, 2])
 @pytest.mark.parametrize("release", Release)
 def test_the_plan_is_what_a_qemu_of_libvirts_calls(
@@ -134,14 +123,8 @@ def test_the_plan_is_what_a_qemu_of_libvirts_calls(
 ) -> None:
     host = lab_host(HOSTS[release] if gic == 3 else HostSpec(release, cpu="cortex-a57", gic=2))
     domain = Domain(Guest(vcpus=2), its=gic == 3)
-    host.push("/usr/local/lib/kvm_trace.so", library, mode=0o755)
-    host.push(EMULATOR, WRAPPER, mode=0o755)
-    host.push("/tmp/traced.xml", domain.xml().replace("/usr/bin/qemu-system-aarch64", EMULATOR))
-    host.run(["rm", "-f", "/tmp/libvirt.trace"])
     host.start_libvirtd()
-    host.run(["virsh", "create", "--paused", "/tmp/traced.xml"], timeout=120, check=True)
-    host.run(["virsh", "destroy", "guest"], check=True)
-    trace = host.pull("/tmp/libvirt.trace").decode()
+    trace = kvm_trace.of_libvirts_qemu(host, library, domain.xml())
     assert kvm_trace.bring_up(trace) == planned(domain, resolution_of(domain, host))
 
 

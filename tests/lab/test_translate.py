@@ -1,6 +1,7 @@
 """``translate`` and ``apply`` with real libvirt: what they write is taken, starts, and comes to the same again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.lab.conftest import LabHost
 from tests.lab.domains import INITRD, KERNEL
 from tests.lab.host import Host
 from tests.lab.spec import HOSTS
+from vgicmgr.domain.settings import read_domain
 
 EXAMPLES = Path(__file__).parents[2] / "xml"
 VGICMGR = ("python3", "-m", "vgicmgr.cli")
@@ -126,6 +128,44 @@ def test_an_example_goes_to_libvirt_and_back(host: Host, example: Path) -> None:
         assert kernel_devices(host, name) == expected_devices(first, etree.fromstring(xml).get("type"))
     finally:
         undefine(host, name)
+
+
+def test_the_version_of_a_program_file_is_the_one_it_prints(host: Host) -> None:
+    told = "from vgicmgr.qemu.program import version; print(*version('/usr/bin/qemu-system-aarch64'), sep='.')"
+    version = host.run(["python3", "-c", told], check=True).stdout.strip()
+    printed = host.run(["qemu-system-aarch64", "--version"], check=True).stdout
+    assert printed.startswith(f"QEMU emulator version {version}.")
+
+
+GROWING = """\
+<domain type='kvm'>
+  <name>growing</name>
+  <maxMemory slots='4' unit='GiB'>8</maxMemory>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='aarch64' machine='virt'>hvm</type></os>
+  <cpu mode='host-passthrough'><numa><cell id='0' cpus='0' memory='512' unit='MiB'/></numa></cpu>
+  <devices>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <memory model='dimm'><target><size unit='MiB'>1024</size><node>0</node></target></memory>
+  </devices>
+</domain>
+"""
+
+
+@pytest.mark.parametrize("memory", [1536, 512], ids=["the whole", "less than the whole"])
+def test_the_memory_at_boot_is_what_libvirt_tells_qemu(host: Host, memory: int) -> None:
+    written = GROWING.format(memory=memory).encode()
+    virsh_define(host, written)
+    try:
+        kept = host.run(["virsh", "dumpxml", "--inactive", "growing"], check=True).stdout
+        told = host.run(["virsh", "domxml-to-native", "qemu-argv", "--domain", "growing"], check=True).stdout
+    finally:
+        undefine(host, "growing")
+    size = re.search(r"-m (?:size=)?(\d+)k", told)
+    assert size, told
+    assert read_domain(kept.encode()).memory == read_domain(written).memory == int(size[1]) << 10
 
 
 def kernel_devices(host: Host, name: str) -> set[str]:

@@ -23,7 +23,7 @@ from vgicmgr.qemu.cpu import cpu_of, psci_version
 from vgicmgr.qemu.machine import machine_version, top_of_memory
 from vgicmgr.qemu.migration import Comparison, Rules, compare_lists, rules_of
 from vgicmgr.qemu.program import has_constant
-from vgicmgr.vgic.start import judge_start
+from vgicmgr.vgic.start import judge_settings
 
 _NAMED = 3
 """How many registers a finding names in full; the others it counts, and names shortly up to :data:`_LISTED`."""
@@ -34,13 +34,14 @@ def judge_arrival(record: ABIRecord, settings: DomainSettings, rules: Rules, arg
     """Whether a guest with this record, whose domain XML has these settings, arrives on this host.
 
     ``rules`` are those of the QEMU that takes it, ``arguments`` the domain's own for QEMU. Raises
-    :class:`~vgicmgr.kvm.errors.KvmUnavailable` and :class:`~vgicmgr.kvm.errors.KvmError` as :func:`judge_start` does.
+    :class:`~vgicmgr.kvm.errors.KvmUnavailable` and :class:`~vgicmgr.kvm.errors.KvmError`, as :func:`judge_settings`
+    does.
     """
-    start = judge_start(settings)
+    start = judge_settings(settings)
     if not start.ok:
         return start  # QEMU ends before it loads anything
     with System() as system, scratch(system, settings, arguments) as here:
-        return Verdict((*start.findings, *findings(record, settings, rules, here)))
+        return Verdict((*start.findings, *_assigned(settings, arguments), *findings(record, settings, rules, here)))
 
 
 class Destination(Protocol):
@@ -108,14 +109,14 @@ def judge_incoming(xml: bytes, settings: DomainSettings) -> Verdict:
     """Whether the guest of this incoming domain XML, whose settings these are, arrives on this host.
 
     Raises :class:`~vgicmgr.errors.DomainXMLError`, :class:`~vgicmgr.errors.CannotTell` where the emulator cannot be
-    read, and as :func:`judge_start` does.
+    read, and as :func:`judge_settings` does.
     """
     incoming = read_incoming(xml)
     try:
         record = incoming.sent()
     except RecordError as error:
         unreadable = Finding("record-unreadable", Severity.ERROR, error.message, error.remedy)
-        return Verdict((*judge_start(settings).findings, unreadable))
+        return Verdict((*judge_settings(settings).findings, unreadable))
     if record is None:
         return judge_arrival_without_record(settings)
     if psci_version(cpu_of(settings, incoming.arguments)) and not has_constant(settings.emulator, _PSCI_PROPERTY):
@@ -134,7 +135,7 @@ _PSCI_PROPERTY = b"kvm-psci-version"
 
 
 def judge_arrival_without_record(settings: DomainSettings) -> Verdict:
-    """What the domain XML alone can tell: whether the guest could start here; raises as :func:`judge_start` does."""
+    """What the domain XML alone can tell: whether the guest could start here; raises as :func:`judge_settings` does."""
     missing = Finding(
         "missing-record",
         Severity.WARNING,
@@ -142,7 +143,19 @@ def judge_arrival_without_record(settings: DomainSettings) -> Verdict:
         "is not known",
         "have vgicmgr's hook installed where it is booted, or 'vgicmgr record write' there",
     )
-    return Verdict((*judge_start(settings).findings, missing))
+    return Verdict((*judge_settings(settings).findings, *_assigned(settings), missing))
+
+
+def _assigned(settings: DomainSettings, arguments: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """Whether this host's devices take a guest over; at the source, QEMU blocks where its devices cannot migrate."""
+    if not settings.host_devices and not any("vfio-" in argument for argument in arguments):
+        return ()
+    from vgicmgr.domain.hostdevices import devices_of_arguments  # few domains have any
+    from vgicmgr.vfio.assigned import read_assigned
+    from vgicmgr.vgic.assignment import migration_findings
+
+    devices = (*settings.host_devices, *devices_of_arguments(arguments))
+    return tuple(migration_findings(devices, read_assigned(device.address for device in devices)))
 
 
 def _registers(record: ABIRecord, here: Destination, rules: Rules) -> Iterator[Finding]:

@@ -24,10 +24,16 @@ class HostDocumentError(VgicmgrError):
     """A host capabilities document that cannot be read, or says too little to judge an arrival by."""
 
 
-def to_member(models: Sequence[Model], emulators: Mapping[str, Rules]) -> dict[str, Any]:
-    """The member ``migration``: what ``models`` are, and the rules of each emulator by its path."""
+def to_member(
+    models: Sequence[Model], emulators: Mapping[str, Rules], refusing_pmu_off: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The member ``migration``: what ``models`` are, and the rules of each emulator by its path.
+
+    ``refusing_pmu_off``: the emulators that take no ``pmu=off`` where KVM has no PMU.
+    """
     return {
         "emulators": {path: rules.value for path, rules in emulators.items()},
+        "refusing_pmu_off": list(refusing_pmu_off),
         "vcpus": [
             {
                 "features": list(model.features),
@@ -143,7 +149,7 @@ def host_of(document: Any, settings: DomainSettings, cpu: CPU, *, with_its: bool
         )
     try:
         return _host(document, settings, cpu, with_its)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
         raise HostDocumentError(
             "the host capabilities document does not say what an arrival is judged by",
             "write it anew on the host: vgicmgr check-host --format json",
@@ -165,7 +171,16 @@ def _host(document: dict[str, Any], settings: DomainSettings, cpu: CPU, with_its
     if gic is None:
         raise HostDocumentError(f"the host has no GICv{gic_version} for guests")
     emulators = migration["emulators"]
-    rules = emulators.get(settings.emulator) or next(iter(emulators.values()))
+    emulator = settings.emulator if settings.emulator in emulators else next(iter(emulators))
+    if (
+        cpu.properties.get("pmu") == "off"
+        and not has("KVM_CAP_ARM_PMU_V3")
+        and emulator in migration.get("refusing_pmu_off", ())  # not in documents of older programs
+    ):
+        raise HostDocumentError(
+            "pmu=off is asked for, but the host's KVM has no PMU for guests, and its QEMU then has none to turn off",
+            "boot the guest without <pmu>",
+        )
     lengths = tuple(model["sve_vector_lengths"])
     host = DocumentHost(
         kernel=document["host"]["kernel"],
@@ -179,7 +194,7 @@ def _host(document: dict[str, Any], settings: DomainSettings, cpu: CPU, with_its
         gic=gic,
         its=document["its"] if gic_version == 3 and with_its else None,
     )
-    return host, Rules(rules)
+    return host, Rules(emulators[emulator])
 
 
 def _register(member: dict[str, Any]) -> Register:

@@ -24,7 +24,7 @@ from vgicmgr.kvm.vgic_v2 import VGICv2
 from vgicmgr.kvm.vgic_v3 import VGICv3
 from vgicmgr.kvm.vm import VM
 from vgicmgr.qemu.cpu import CPU, cpu_of, has_steal_time, psci_version, sve_wishes, vcpu_features, vector_lengths
-from vgicmgr.qemu.migration import migrates_in_list
+from vgicmgr.qemu.registers import migrates_in_list
 from vgicmgr.vgic.start import resolve_gic_version
 
 NR_IRQS = 288
@@ -145,7 +145,7 @@ def scratch(system: System, settings: DomainSettings, arguments: Sequence[str] =
     """Make the VM that QEMU would make of the domain, as far as a migration depends on it.
 
     Raises :class:`~vgicmgr.kvm.errors.KvmError` when the kernel refuses some of it (ask
-    :func:`vgicmgr.vgic.start.judge_start` first, which says why).
+    :func:`vgicmgr.vgic.start.judge_settings` first, which says why).
     """
     with made(
         system,

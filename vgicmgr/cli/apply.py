@@ -62,8 +62,7 @@ def run(options: Namespace) -> int:
 
     with connect(options.connect, read_only=options.dry_run) as connection:
         old = connection.domain_xml(options.domain, persistent=True)
-        if options.qemu_version is None:
-            options.qemu_version = connection.emulator_version()
+        options.default_qemu = connection.emulator_version()
         resolution = translate(old, options)
         for finding in resolution.findings:
             print(f"vgicmgr: {finding}", file=sys.stderr)

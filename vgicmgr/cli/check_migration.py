@@ -10,10 +10,12 @@ from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Iterable, Sequence
 
     from vgicmgr.abi.hostdocument import DocumentHost
     from vgicmgr.abi.record import ABIRecord
     from vgicmgr.domain.settings import DomainSettings
+    from vgicmgr.findings import Finding
 
 _MOST_BYTES = 64 << 20
 
@@ -59,7 +61,7 @@ def run(options: Namespace) -> int:
         source, _ = host_of(_json(options.source), settings, cpu, with_its=wants_its(arguments))
         record = after_move(record, replace(record, registers=source.first_values()))
     host, rules = host_of(_json(options.to), settings, cpu, with_its=wants_its(arguments))
-    verdict = Verdict(findings(record, settings, rules, host))
+    verdict = Verdict((*findings(record, settings, rules, host), *_assigned(options, settings, arguments)))
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
     if options.explain:
@@ -67,6 +69,29 @@ def run(options: Namespace) -> int:
     name = f"on the host with Linux {host.kernel} and {rules.value} rules in QEMU"
     print(f"the guest {'would' if verdict.ok else 'would not'} arrive {name}")
     return 0 if verdict.ok else 1
+
+
+def _assigned(options: Namespace, settings: "DomainSettings", arguments: "Sequence[str]") -> "Iterable[Finding]":
+    """What stands against the guest's assigned devices, which are on the host that it leaves."""
+    from vgicmgr.domain.hostdevices import devices_of_arguments
+
+    devices = (*settings.host_devices, *devices_of_arguments(arguments))
+    if not devices:
+        return ()
+    from vgicmgr.cli.translate import is_remote
+    from vgicmgr.host.linux import read_kernel_log
+    from vgicmgr.vfio.assigned import AssignedDevices, read_assigned
+    from vgicmgr.vgic.assignment import migration_findings
+    from vgicmgr.vgic.hostfacts import facts_of_document
+
+    here = not Path(options.guest).is_file() and not is_remote(options.connect)
+    assigned = read_assigned(device.address for device in devices) if here else AssignedDevices()
+    direct_injection = ""
+    if options.source:
+        direct_injection = facts_of_document(_json(options.source)).direct_injection
+    elif here and (log := read_kernel_log()).gicv4:
+        direct_injection = log.gicv4_version or ""
+    return migration_findings(devices, assigned, direct_injection)
 
 
 def explain(record: "ABIRecord", host: "DocumentHost") -> None:

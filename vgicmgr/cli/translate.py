@@ -12,7 +12,6 @@ from vgicmgr.vgic.hostfacts import ASSUMED_HOST, HostFacts
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from vgicmgr.domain.devices import Devices, HostDevice
     from vgicmgr.qemu.machine import Version
     from vgicmgr.vgic.addressmap import AddressMap
     from vgicmgr.vgic.resolve import Resolution
@@ -68,8 +67,13 @@ def add_host(parser: "ArgumentParser") -> None:
         metavar="FILE",
         help="resolve for the host that wrote this ('vgicmgr check-host --format json'), not for this one",
     )
-    parser.add_argument("--qemu-version", type=qemu_version, metavar="X.Y", help="QEMU's version, where it matters")
-    parser.set_defaults(map=None)
+    parser.add_argument(
+        "--qemu-version",
+        type=qemu_version,
+        metavar="X.Y",
+        help="QEMU's version, where it matters (default: that of the domain's <emulator> on this host)",
+    )
+    parser.set_defaults(map=None, default_qemu=None)
 
 
 def run(options: Namespace) -> int:
@@ -91,19 +95,28 @@ def translate(xml: bytes, options: Namespace) -> "Resolution":
 
     Raises :class:`~vgicmgr.errors.VgicmgrError`.
     """
+    from dataclasses import replace
+
     from vgicmgr.domain.devices import read_devices
     from vgicmgr.domain.metadata import read_wishes
     from vgicmgr.domain.settings import read_domain
     from vgicmgr.vgic.resolve import resolve
 
     local = options.host is None and not is_remote(options.connect or "")
-    devices = read_devices(xml)
+    settings, devices = read_domain(xml), read_devices(xml)
+    host = _host(options.host) if options.host or local else ASSUMED_HOST
+    if local and devices.host_devices:
+        from vgicmgr.vfio.assigned import read_assigned
+
+        host = replace(host, assigned=read_assigned(device.address for device in devices.host_devices))
     return resolve(
-        read_domain(xml),
+        settings,
         read_wishes(xml),
-        _with_vectors(devices) if local else devices,
-        host=_host(options.host) if options.host or local else ASSUMED_HOST,
-        qemu=options.qemu_version,
+        devices,
+        host=host,
+        qemu=options.qemu_version
+        or (_program_version(settings.emulator) if local and host.asked else None)
+        or options.default_qemu,
         address_map=_address_map(options.map),
     )
 
@@ -118,8 +131,7 @@ def read_xml(options: Namespace) -> bytes:
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect or "") as connection:
-        if options.qemu_version is None:
-            options.qemu_version = connection.emulator_version()
+        options.default_qemu = connection.emulator_version()
         return connection.domain_xml(options.domain)
 
 
@@ -139,6 +151,16 @@ def qemu_version(text: str) -> "Version":
     if not 2 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
         raise ArgumentTypeError(f"not a version such as 10.0: {text!r}")
     return int(parts[0]), int(parts[1])
+
+
+def _program_version(emulator: str) -> "Version | None":
+    """That of a QEMU of this host; None where its program file does not tell."""
+    from vgicmgr.qemu.program import version
+
+    try:
+        return version(emulator)
+    except CannotTell:
+        return None
 
 
 def _host(path: str | None) -> HostFacts:
@@ -172,33 +194,10 @@ def is_remote(uri: str) -> bool:
         return True
 
 
-def _with_vectors(devices: "Devices") -> "Devices":
-    """The devices with the number of MSI vectors of those that this host has."""
-    from dataclasses import replace
-
-    def counted(device: "HostDevice") -> "HostDevice":
-        return replace(device, vectors=_msi_vectors(device.address)) if device.kind == "pci" else device
-
-    return replace(devices, host_devices=tuple(counted(device) for device in devices.host_devices))
-
-
-def _msi_vectors(address: str) -> int | None:
-    """As many as the device's larger capability offers; None where this host cannot tell."""
-    from vgicmgr.vfio.sysfs import SYS, parse_config
-
-    try:
-        config = parse_config((SYS / "bus/pci/devices" / address / "config").read_bytes())
-    except OSError:
-        return None
-    if config is None or config.msi is None or config.msix is None:
-        return None
-    return max(config.msi, config.msix)
-
-
 def _address_map(path: str | None) -> "AddressMap | None":
     if path is None:
         return None
-    from vgicmgr.vgic.addressmap import read_address_map
+    from vgicmgr.vgic.mapfile import read_address_map
 
     return read_address_map(read_file(path))
 

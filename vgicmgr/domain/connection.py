@@ -59,6 +59,19 @@ class Connection:
             raise LibvirtError(f"domain '{name}': {_said(error)}") from None
         return xml.encode()
 
+    def running_domain(self, name: str) -> Any:
+        """A running domain (libvirt's ``virDomain``), by its name or UUID; raises :class:`LibvirtError`."""
+        import libvirt
+
+        try:
+            domain = self._domain(name)
+            active = domain.isActive()
+        except libvirt.libvirtError as error:
+            raise LibvirtError(f"domain '{name}': {_said(error)}") from None
+        if not active:
+            raise LibvirtError(f"domain '{name}' does not run", "start it first")
+        return domain
+
     def define(self, xml: bytes) -> None:
         """Define, or redefine, the persistent domain that this XML describes; raises :class:`LibvirtError`."""
         import libvirt

@@ -6,12 +6,15 @@ libvirt keeps it, carries it along on migration and gives it no meaning. Its sch
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.errors import DomainXMLError
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from lxml import etree
 
 NAMESPACE = "urn:vgicmgr:domain:1"
@@ -147,7 +150,7 @@ def _alone(schema: "etree.RelaxNG", child: "etree._Element", name: str, attribut
 
 
 def _wishes(element: "etree._Element") -> Wishes:
-    def attribute(name: str, of: str) -> Any:
+    def attribute(name: str, of: str) -> "Any":
         child = element.find(f"{{{NAMESPACE}}}{name}")
         return None if child is None else child.get(of)
 

@@ -10,6 +10,11 @@ from xml.parsers import expat
 
 from vgicmgr.errors import DomainXMLError
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from vgicmgr.domain.hostdevices import HostDevice
+
 MAX_BYTES = 16 << 20
 """The longest document that is read, in bytes; libvirt's own RPC ends at 4 MiB a string."""
 MAX_DEPTH = 1024
@@ -21,6 +26,8 @@ _LLONG_MAX = 2**63 - 1
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 _QEMU_OVERRIDES = frozenset(f"domain/{_QEMU} {name}" for name in ("commandline", "override", "capabilities"))
 _CPU_FEATURE = "domain/cpu/feature"
+_MEMORY_SIZE = "domain/devices/memory/target/size"
+_NUMA_CELL = "domain/cpu/numa/cell"
 _ONCE = frozenset(
     (
         "domain",
@@ -37,7 +44,21 @@ _ONCE = frozenset(
         "domain/devices/emulator",
     )
 )
-_PARENTS = frozenset(("domain/os", "domain/features", "domain/devices"))
+_PARENTS = frozenset(
+    (
+        "domain/os",
+        "domain/features",
+        "domain/cpu/numa",
+        "domain/devices",
+        "domain/devices/memory",
+        "domain/devices/memory/target",
+    )
+)
+_HOST_DEVICES = frozenset(("domain/devices/hostdev", "domain/devices/interface"))
+_OF_HOST_DEVICES = {
+    f"{path}/{part}": part for path in _HOST_DEVICES for part in ("source", "source/address", "teaming")
+}
+_MOST_HOST_DEVICES = 1024
 
 
 @dataclass(frozen=True)
@@ -53,10 +74,11 @@ class DomainSettings:
     """What a domain asks for; an empty string or None where the document says nothing.
 
     ``vcpus`` is the maximum and ``current_vcpus`` what is there at boot. ``memory`` and ``max_memory`` are in bytes
-    (``max_memory`` and ``memory_slots`` are 0 without ``<maxMemory>``). ``gic_version`` is a number or ``host``.
+    (``max_memory`` and ``memory_slots`` are 0 without ``<maxMemory>``); ``memory`` is without the memory devices, which
+    ``<memory>`` counts (virDomainDefGetMemoryInitial). ``gic_version`` is a number or ``host``.
     ``cpu_mode`` is empty too for a ``<cpu>`` that names neither mode nor model (a topology, say). ``qemu_arguments``:
     QEMU's arguments are changed behind libvirt's back (``<qemu:commandline>`` and its like), so that the rest of the
-    document may not be the whole truth.
+    document may not be the whole truth. ``host_devices`` are those that VFIO assigns.
     """
 
     name: str
@@ -76,6 +98,7 @@ class DomainSettings:
     cpu_model: str
     cpu_features: tuple[CpuFeature, ...]
     qemu_arguments: bool
+    host_devices: "tuple[HostDevice, ...]" = ()
 
     @property
     def needs_gic(self) -> bool:
@@ -127,9 +150,9 @@ class _Element:
             raise DomainXMLError(f"the domain XML has a number out of range in {where}")
         return int(digits)
 
-    def size(self) -> int:
-        """The text as a size in bytes, by the attribute ``unit`` (libvirt's virScaleInteger; KiB when it is absent)."""
-        size = self.number(most=_LLONG_MAX) * self._scale(self.get("unit").lower())
+    def size(self, attribute: str = "") -> int:
+        """A size in bytes, by the attribute ``unit`` (libvirt's virScaleInteger; KiB when it is absent)."""
+        size = self.number(attribute, most=_LLONG_MAX) * self._scale(self.get("unit").lower())
         if size > _LLONG_MAX:
             raise DomainXMLError(f"the domain XML has a number out of range in <{self.name}>")
         return size
@@ -149,7 +172,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self.found: dict[str, _Element] = {}
-        self.features: list[_Element] = []
+        self.several: dict[str, list[_Element]] = {_CPU_FEATURE: [], _NUMA_CELL: [], _MEMORY_SIZE: []}
+        self.host_devices: list[dict[str, dict[str, str]]] = []
         self.qemu_arguments = False
         self._path: list[str] = []
         self._text: list[_Element | None] = []
@@ -185,10 +209,17 @@ class _Reader:
             if path in self.found:
                 raise DomainXMLError(f"the domain XML has <{name}> twice")
             element = self.found[path] = _Element(name, attributes)
-        elif path == _CPU_FEATURE:
-            self.features.append(_Element(name, attributes))
+        elif path in self.several:
+            element = _Element(name, attributes)
+            self.several[path].append(element)
         elif path in _QEMU_OVERRIDES:
             self.qemu_arguments = True
+        elif path in _HOST_DEVICES and (name == "hostdev" or attributes.get("type") == "hostdev"):
+            if len(self.host_devices) == _MOST_HOST_DEVICES:
+                raise DomainXMLError(f"the domain XML has more than {_MOST_HOST_DEVICES} host devices")
+            self.host_devices.append({"": attributes})
+        elif path in _OF_HOST_DEVICES:
+            self.host_devices[-1].setdefault(_OF_HOST_DEVICES[path], attributes)
         elif path not in _PARENTS:
             if not self._path:
                 raise DomainXMLError("the document is no domain XML: its root is not <domain>")
@@ -230,16 +261,35 @@ class _Reader:
             emulator=self._element("domain/devices/emulator").text,
             vcpus=vcpus,
             current_vcpus=vcpu.number("current", least=1, most=vcpus) if vcpu and vcpu.get("current") else vcpus,
-            memory=self._required("domain/memory").size(),
+            memory=self._memory(),
             max_memory=max_memory.size() if max_memory else 0,
             memory_slots=max_memory.number("slots") if max_memory and max_memory.get("slots") else 0,
             gic_version=self._gic_version(),
             pmu=self._pmu(),
             cpu_mode=cpu.get("mode") or ("custom" if model else ""),
             cpu_model=model,
-            cpu_features=tuple(self._cpu_feature(feature) for feature in self.features),
+            cpu_features=tuple(self._cpu_feature(feature) for feature in self.several[_CPU_FEATURE]),
             qemu_arguments=self.qemu_arguments,
+            host_devices=self._host_devices(),
         )
+
+    def _host_devices(self) -> "tuple[HostDevice, ...]":
+        """Interfaces before others, as libvirt has them on QEMU's command line."""
+        if not self.host_devices:
+            return ()
+        from vgicmgr.domain.hostdevices import host_device  # few domains have any
+
+        ordered = sorted(self.host_devices, key=lambda parts: parts[""].get("type") != "hostdev")
+        return tuple(device for parts in ordered if (device := host_device(parts)) is not None)
+
+    def _memory(self) -> int:
+        """What the cells have, where they say it (virDomainDefPostParseMemory): there, ``<memory>`` follows from it."""
+        if cells := sum(cell.size("memory") for cell in self.several[_NUMA_CELL] if cell.get("memory")):
+            return cells
+        memory = self._required("domain/memory").size() - sum(size.size() for size in self.several[_MEMORY_SIZE])
+        if memory < 0:
+            raise DomainXMLError("the domain XML has more memory devices than fit into <memory>")
+        return memory
 
     def _gic_version(self) -> str:
         gic = self._element("domain/features/gic")

@@ -5,11 +5,15 @@ import os
 from array import array
 from struct import calcsize, pack, unpack
 from types import ModuleType, TracebackType
-from typing import Self
 
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.errors import IoctlError, KvmError
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class FileDescriptor:
@@ -26,7 +30,7 @@ class FileDescriptor:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

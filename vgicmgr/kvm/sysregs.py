@@ -5,19 +5,15 @@ the names have (APIAKEYLO_EL1 where Arm DDI 0487 writes APIAKeyLo_EL1). ``tests/
 them with the kernels of the lab.
 """
 
+from collections import namedtuple
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 
-class Encoding(NamedTuple):
+class Encoding(namedtuple("Encoding", ("op0", "op1", "crn", "crm", "op2"))):
     """op0:op1:CRn:CRm:op2, by which MRS and MSR tell system registers apart; written ``S3_0_C0_C7_1``."""
 
-    op0: int
-    op1: int
-    crn: int
-    crm: int
-    op2: int
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"S{self.op0}_{self.op1}_C{self.crn}_C{self.crm}_{self.op2}"

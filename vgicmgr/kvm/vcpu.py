@@ -4,12 +4,16 @@ import errno
 from array import array
 from collections.abc import Iterable
 from struct import pack
-from typing import Literal
 
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.attribute import attribute
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 # Documentation/virt/kvm/devices/vcpu.rst
 
@@ -80,7 +84,7 @@ class VCPU(Descriptor):
         self.ioctl(call, bytearray(request), f"{register_id:#018x}")
 
 
-_BYTE_ORDER: Literal["little"] = "little"
+_BYTE_ORDER: "Literal['little']" = "little"
 """Of arm64 as Linux distributions run it; the interface hands over host byte order."""
 
 

@@ -12,15 +12,8 @@ from enum import Enum
 from vgicmgr.errors import CannotTell
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import sysreg
-from vgicmgr.qemu.program import has_constant
-
-
-def migrates_in_list(register_id: int) -> bool:
-    """Whether QEMU carries this register in its list of registers (target/arm/kvm.c, kvm_arm_reg_syncs_via_cpreg_list).
-
-    Core and SVE registers have places of their own in its migration stream.
-    """
-    return register_id & uapi.KVM_REG_ARM_COPROC_MASK not in (uapi.KVM_REG_ARM_CORE, uapi.KVM_REG_ARM64_SVE)
+from vgicmgr.qemu import EMULATORS
+from vgicmgr.qemu.program import has_constant, has_machine_type
 
 
 class Rules(Enum):
@@ -95,13 +88,15 @@ def rules_of(emulator: str) -> Rules:
     return Rules.TOLERANT if has_constant(emulator, _MESSAGE) else Rules.CLASSIC
 
 
-_EMULATORS = ("/usr/bin/qemu-system-aarch64", "/usr/bin/qemu-kvm", "/usr/libexec/qemu-kvm")
-
-
 def installed() -> dict[str, Rules]:
     """The rules of the QEMUs that are where distributions put them, by path."""
     found = {}
-    for path in _EMULATORS:
+    for path in EMULATORS:
         with suppress(CannotTell):
             found[path] = rules_of(path)
     return found
+
+
+def refusing_pmu_off() -> tuple[str, ...]:
+    """Those of them that end when they are told ``pmu=off`` where KVM has no PMU, as QEMU does since 10.0."""
+    return tuple(path for path in installed() if has_machine_type(path, "10.0"))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from struct import Struct
 
 from vgicmgr.errors import CannotTell
+from vgicmgr.qemu.machine import Version
 
 _HEADER = Struct("<16x8x8xQQ4xHHHHHH")
 """Elf64_Ehdr from e_phoff on: e_phoff, e_shoff, then sizes and numbers of the headers (elf(5))."""
@@ -20,6 +21,24 @@ def has_constant(emulator: str, text: bytes) -> bool:
 
     Raises :class:`~vgicmgr.errors.CannotTell` when the file cannot be read or is no program itself (a wrapper script).
     """
+    return _constant(emulator, text) is not None
+
+
+def version(emulator: str) -> Version:
+    """The version of an installed QEMU, as ``--version`` prints it; errors as :func:`has_constant`."""
+    constant = _constant(emulator, _VERSION) or b""
+    numbers = constant.removeprefix(_VERSION).split(b".")[:2]
+    if len(numbers) < 2 or not all(number.isdigit() and len(number) < 4 for number in numbers):
+        raise CannotTell(f"the emulator {emulator} does not tell its version")
+    return int(numbers[0]), int(numbers[1])
+
+
+_VERSION = b"QEMU emulator version "
+"""What ``--version`` begins with, in one constant with the number (system/vl.c, version)."""
+
+
+def _constant(emulator: str, text: bytes) -> bytes | None:
+    """The constant with this text, from there to its end or 100 bytes of it; errors as :func:`has_constant`."""
     try:
         fd = os.open(emulator, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -28,7 +47,9 @@ def has_constant(emulator: str, text: bytes) -> bool:
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as program:
             if program[:5] != b"\x7fELF\x02":
                 raise CannotTell(f"the emulator {emulator} is no 64-bit ELF program, so its rules cannot be told")
-            return any(program.find(text, start, end) >= 0 for start, end in _constants(program))
+            places = (program.find(text, start, end) for start, end in _constants(program))
+            place = next((place for place in places if place >= 0), None)
+            return None if place is None else program[place : place + 100].partition(b"\0")[0]
     except (OSError, ValueError):
         raise CannotTell(f"the emulator {emulator} cannot be read as a file") from None
     finally:
@@ -48,10 +69,10 @@ def _constants(program: mmap.mmap) -> Iterable[tuple[int, int]]:
     try:
         _, sections, _, _, _, size, count, _ = _HEADER.unpack_from(program)
         headers = [_SECTION.unpack_from(program, sections + number * size) for number in range(count)]
-    except struct.error:
+    except (struct.error, OverflowError):
         headers = []
     found = [
-        (offset, offset + length)
+        (min(offset, len(program)), min(offset + length, len(program)))
         for _, kind, flags, _, offset, length in headers
         if kind == _SHT_PROGBITS and flags and not flags & (_SHF_WRITE | _SHF_EXECINSTR)
     ]

@@ -43,6 +43,8 @@ SMMU_FIRST_SPI = 74
 """Of NUM_SMMU_IRQS SPIs."""
 
 OLDEST_VERSION: Version = (2, 6)
+KVM_EL2_SINCE: Version = (10, 1)
+"""The QEMU version since which virtualization=on gives a KVM guest EL2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,40 +130,23 @@ def has_machine(qemu: Version, machine: Version) -> bool:
     return OLDEST_VERSION <= machine <= qemu and not deleted
 
 
-@dataclass(frozen=True, slots=True)
-class Compatibility:
-    """In what a version of the machine type differs from the newest (virt_machine_<version>_options)."""
-
-    pmu: bool
-    """virt-2.6 gives its vCPUs none."""
-    its: bool
-    """Since virt-2.8."""
-    tcg_its: bool
-    """Whether there is an ITS under TCG, too: since virt-6.2."""
-    tcg_lpa2: bool
-    """Whether TCG's CPU ``max`` has 52 bits of physical address: since virt-7.0."""
-    max_vcpus: int
-    high_ecam: bool
-    """PCIe configuration space in high memory, since virt-3.0."""
-    compact_highmem: bool
-    """Whether a high region that is off takes no space: since virt-7.2."""
+# In what the versions of the machine type differ: the first that has it (virt_machine_<version>_options)
+PMU_SINCE: Version = (2, 7)
+ITS_SINCE: Version = (2, 8)
+TCG_ITS_SINCE: Version = (6, 2)
+TCG_LPA2_SINCE: Version = (7, 0)
+"""52 bits of physical address for TCG's CPU ``max``."""
+MAX_512_VCPUS_SINCE: Version = (3, 0)
+"""255 before."""
+HIGH_ECAM_SINCE: Version = (3, 0)
+"""PCIe configuration space in high memory."""
+COMPACT_HIGHMEM_SINCE: Version = (7, 2)
+"""A high region that is off takes no space."""
 
 
-def compatibility(machine: Version | None) -> Compatibility:
-    """That of a version of the machine type; of the newest where it is None."""
-
-    def since(major: int, minor: int) -> bool:
-        return machine is None or machine >= (major, minor)
-
-    return Compatibility(
-        pmu=since(2, 7),
-        its=since(2, 8),
-        tcg_its=since(6, 2),
-        tcg_lpa2=since(7, 0),
-        max_vcpus=512 if since(3, 0) else 255,
-        high_ecam=since(3, 0),
-        compact_highmem=since(7, 2),
-    )
+def since(first: Version, machine: Version | None) -> bool:
+    """Whether a version of the machine type is ``first`` or newer; None is the newest."""
+    return machine is None or machine >= first
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +168,9 @@ def high_memory(top: int, max_ipa_bits: int, properties: Properties, machine: Ve
     made sure that the memory itself fits.
     """
     limit = 1 << (max_ipa_bits if properties.highmem else 32)
-    compact = _chosen(properties.compact_highmem, compatibility(machine).compact_highmem)
+    compact = _chosen(properties.compact_highmem, since(COMPACT_HIGHMEM_SINCE, machine))
     base, highest, there = max(top, MEM_BASE + LEGACY_RAM_LIMIT), top - 1, []
-    for name, size, wanted in _high_regions(properties, compatibility(machine)):
+    for name, size, wanted in _high_regions(properties, machine):
         region = MemoryRegion(name, round_up(base, size), size)
         fits = region.end <= limit
         if wanted and fits:
@@ -198,10 +183,10 @@ def high_memory(top: int, max_ipa_bits: int, properties: Properties, machine: Ve
     return HighMemory(tuple(there), max(highest.bit_length(), 32))
 
 
-def _high_regions(properties: Properties, machine: Compatibility) -> Iterator[tuple[str, int, bool]]:
+def _high_regions(properties: Properties, machine: Version | None) -> Iterator[tuple[str, int, bool]]:
     """extended_memmap: name, size, and whether it is wanted."""
     yield "VIRT_HIGH_GIC_REDIST2", HIGH_GIC_REDIST2_SIZE, properties.highmem_redists
-    yield "VIRT_HIGH_PCIE_ECAM", 256 * MIB, _chosen(properties.highmem_ecam, machine.high_ecam)
+    yield "VIRT_HIGH_PCIE_ECAM", 256 * MIB, _chosen(properties.highmem_ecam, since(HIGH_ECAM_SINCE, machine))
     yield "VIRT_HIGH_PCIE_MMIO", properties.highmem_mmio_size, properties.highmem_mmio
 
 

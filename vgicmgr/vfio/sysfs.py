@@ -5,7 +5,7 @@ Sources: ``Documentation/ABI/testing/sysfs-bus-pci``, ``sysfs-kernel-iommu_group
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from struct import unpack, unpack_from
@@ -33,21 +33,24 @@ def read_devices(sys: Path = SYS) -> tuple[Device, ...]:
     )
 
 
+def read_device(name: str, sys: Path = SYS) -> Device | None:
+    """The device of this name; None where this host has none."""
+    if not re.search(r"\w", name) or "/" in name:
+        return None
+    paths = ((bus, sys / "bus" / bus / "devices" / name) for bus in Bus)
+    return next((_device(path, bus) for bus, path in paths if path.is_dir()), None)
+
+
 def read_groups(devices: tuple[Device, ...], sys: Path = SYS) -> tuple[Group, ...]:
     """The IOMMU groups; ``devices`` tells the drivers of their members."""
     known = {device.name: device for device in devices}
-    groups = []
-    for path in sorted((sys / "kernel" / "iommu_groups").glob("[0-9]*"), key=lambda path: int(path.name)):
-        members = tuple(sorted(member.name for member in (path / "devices").glob("*")))
-        groups.append(
-            Group(
-                number=int(path.name),
-                members=members,
-                in_the_way=tuple((name, driver) for name in members if (driver := _host_driver(known.get(name)))),
-                noiommu=_text(path / "name") == "vfio-noiommu",
-            )
-        )
-    return tuple(groups)
+    paths = sorted((sys / "kernel" / "iommu_groups").glob("[0-9]*"), key=lambda path: int(path.name))
+    return tuple(_group(path, known.get) for path in paths)
+
+
+def read_group(number: int, sys: Path = SYS) -> Group:
+    """One IOMMU group."""
+    return _group(sys / "kernel" / "iommu_groups" / str(number), lambda name: read_device(name, sys))
 
 
 def read_host(sys: Path = SYS) -> Host:
@@ -107,16 +110,32 @@ def _pci_capabilities(config: bytes) -> Iterator[tuple[int, int]]:
         place = config[place + 1] & 0xFC
 
 
-def _device(path: Path, bus: Bus) -> Device:
+def _group(path: Path, find: Callable[[str], Device | None]) -> Group:
+    members = tuple(sorted(member.name for member in (path / "devices").glob("*")))
+    return Group(
+        number=int(path.name),
+        members=members,
+        in_the_way=tuple((name, driver) for name in members if (driver := _host_driver(find(name)))),
+        noiommu=_text(path / "name") == "vfio-noiommu",
+    )
+
+
+def group_of(path: Path) -> int | None:
+    """The number of the IOMMU group of the device at ``path``."""
     group = _link(path / "iommu_group")
+    return int(group) if group and group.isdecimal() else None
+
+
+def _device(path: Path, bus: Bus) -> Device:
+    group = group_of(path)
     return Device(
         name=path.name,
         bus=bus,
         driver=_link(path / "driver"),
-        group=int(group) if group and group.isdecimal() else None,
+        group=group,
         vfio=next((entry.name for entry in (path / "vfio-dev").glob("vfio*")), None),
         pci=_pci(path) if bus is Bus.PCI else None,
-        firmware=_firmware(path) if group and bus is not Bus.PCI else None,
+        firmware=_firmware(path) if group is not None and bus is not Bus.PCI else None,
     )
 
 

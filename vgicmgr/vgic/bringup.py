@@ -1,15 +1,19 @@
 """Translate and rehearse in one, for the hook: whether this host's kernel brings a domain's interrupt controller up."""
 
+from dataclasses import replace
+
+from vgicmgr.domain.devices import Devices
 from vgicmgr.domain.settings import DomainSettings
-from vgicmgr.findings import Verdict
+from vgicmgr.findings import Finding, Verdict
 from vgicmgr.kvm import its, uapi, vgic_v2, vgic_v3
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import sve_vector_lengths
 from vgicmgr.kvm.vm import VM
+from vgicmgr.vgic.configuration import MSIController
 from vgicmgr.vgic.hostfacts import HostFacts
 from vgicmgr.vgic.plan import call_plan, telling_vcpus
 from vgicmgr.vgic.rehearsal import rehearse
-from vgicmgr.vgic.resolve import resolve
+from vgicmgr.vgic.resolve import Resolution, resolve
 
 
 def judge_bring_up(settings: DomainSettings, system: System) -> Verdict:
@@ -19,12 +23,38 @@ def judge_bring_up(settings: DomainSettings, system: System) -> Verdict:
     arguments of its own, which may ask for anything. Raises :class:`~vgicmgr.kvm.errors.KvmError` when the kernel
     cannot even be asked what it has.
     """
+    if settings.qemu_arguments and not settings.host_devices:
+        return Verdict()
+    host = ask_host(system)
+    found: tuple[Finding, ...] = ()
+    if settings.host_devices:
+        host, found = _with_assigned(host, settings)
     if settings.qemu_arguments:
-        return Verdict()
-    configuration = resolve(settings, host=ask_host(system)).configuration
+        return Verdict(found)
+    resolution = resolve(settings, devices=Devices(host_devices=settings.host_devices), host=host)
+    configuration = resolution.configuration
     if configuration is None:
-        return Verdict()
-    return rehearse(call_plan(configuration, vcpus=telling_vcpus(configuration)), system).verdict
+        return Verdict(found)
+    if settings.host_devices:
+        found += _msi_findings(resolution, host, configuration.msi)
+    rehearsal = rehearse(call_plan(configuration, vcpus=telling_vcpus(configuration)), system)
+    return Verdict((*found, *rehearsal.verdict.findings))
+
+
+def _with_assigned(host: HostFacts, settings: DomainSettings) -> tuple[HostFacts, tuple[Finding, ...]]:
+    """With what the host says of the domain's assigned devices, and what follows from that alone."""
+    from vgicmgr.vfio.assigned import read_assigned  # few domains have any
+    from vgicmgr.vgic.assignment import host_findings
+
+    assigned = read_assigned(device.address for device in settings.host_devices)
+    return replace(host, assigned=assigned), tuple(host_findings(settings.host_devices, assigned))
+
+
+def _msi_findings(resolution: Resolution, host: HostFacts, msi: MSIController) -> tuple[Finding, ...]:
+    from vgicmgr.vgic.assignment import msi_findings
+
+    spis = resolution.address_map.gicv2m_spis if resolution.address_map else 0
+    return tuple(msi_findings(resolution.settings.host_devices, host, msi, gicv2m_spis=spis))
 
 
 def ask_host(system: System) -> HostFacts:

@@ -78,4 +78,6 @@ class VGICConfiguration:
     """INTID of the PMU's overflow interrupt, a PPI on QEMU's ``virt``; None without a PMU."""
     features: tuple[str, ...]
     sve_vector_lengths: tuple[int, ...] = ()
+    vfio_files: tuple[str, ...] = ()
+    """What KVM's VFIO device is told of: the IOMMU groups of assigned devices, as files or in words."""
     decisions: tuple[Decision, ...] = ()

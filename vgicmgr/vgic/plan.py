@@ -8,11 +8,11 @@ registers, and what comes after the machine is made.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.qemu.virt import MAINTENANCE_INTID
 from vgicmgr.vgic.configuration import MSIController, VGICConfiguration
 
 
@@ -122,7 +122,17 @@ class SetDeviceAddress:
         return f"KVM_ARM_SET_DEVICE_ADDR {self.address_type} = {self.address:#x}"
 
 
-Call: TypeAlias = (
+@dataclass(frozen=True, slots=True)
+class AddVFIOFile:
+    """KVM_SET_DEVICE_ATTR of KVM_DEV_VFIO_FILE_ADD on KVM's VFIO device, with a descriptor of ``file``."""
+
+    file: str
+
+    def __str__(self) -> str:
+        return f"KVM_SET_DEVICE_ATTR of {vfio.DEVICE_TYPE}: {vfio.FILE_ADD} = {self.file}"
+
+
+Call = (
     CreateVM
     | CreateVCPU
     | InitVCPU
@@ -133,6 +143,7 @@ Call: TypeAlias = (
     | SetVCPUAttribute
     | CreateIRQChip
     | SetDeviceAddress
+    | AddVFIOFile
 )
 
 
@@ -190,6 +201,8 @@ def _devices(configuration: VGICConfiguration, vcpus: Iterable[int]) -> Iterator
     """
     gic = vgic_v2 if configuration.gic_version == 2 else vgic_v3
     yield CreateDevice(gic.DEVICE_TYPE)
+    if "KVM_ARM_VCPU_HAS_EL2" in configuration.features:
+        yield SetDeviceAttribute(gic.DEVICE_TYPE, vgic_v3.MAINT_IRQ, MAINTENANCE_INTID)
     yield SetDeviceAttribute(gic.DEVICE_TYPE, gic.NR_IRQS, configuration.nr_irqs)
     yield SetDeviceAttribute(gic.DEVICE_TYPE, gic.CTRL_INIT)
     has_its = configuration.msi is MSIController.ITS
@@ -200,6 +213,7 @@ def _devices(configuration: VGICConfiguration, vcpus: Iterable[int]) -> Iterator
         for number in vcpus:
             yield SetVCPUAttribute(number, vcpu.PMU_IRQ, configuration.pmu_intid)
             yield SetVCPUAttribute(number, vcpu.PMU_INIT)
+    yield from _vfio(configuration)
     if has_its and configuration.its:
         yield SetDeviceAttribute(its.DEVICE_TYPE, its.ADDR, configuration.its.base)
     if gic is vgic_v2:
@@ -211,7 +225,15 @@ def _devices(configuration: VGICConfiguration, vcpus: Iterable[int]) -> Iterator
     yield SetDeviceAttribute(gic.DEVICE_TYPE, gic.DIST_ADDR, configuration.distributor.base)
 
 
+def _vfio(configuration: VGICConfiguration) -> Iterator[Call]:
+    """KVM's VFIO device, which comes with the first assigned device (hw/vfio/helpers.c, vfio_kvm_device_add_fd)."""
+    if configuration.vfio_files:
+        yield CreateDevice(vfio.DEVICE_TYPE)
+        yield from map(AddVFIOFile, configuration.vfio_files)
+
+
 def _legacy_addresses(configuration: VGICConfiguration) -> Iterator[Call]:
+    yield from _vfio(configuration)
     if configuration.cpu_interface:
         yield SetDeviceAddress("KVM_VGIC_V2_ADDR_TYPE_CPU", configuration.cpu_interface.base)
     yield SetDeviceAddress("KVM_VGIC_V2_ADDR_TYPE_DIST", configuration.distributor.base)

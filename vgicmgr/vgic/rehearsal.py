@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 from vgicmgr.findings import Finding, Severity, Verdict
-from vgicmgr.kvm import its, uapi, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU
 from vgicmgr.kvm.vm import VM
 from vgicmgr.vgic.plan import (
+    AddVFIOFile,
     Call,
     CreateDevice,
     CreateIRQChip,
@@ -31,6 +31,11 @@ from vgicmgr.vgic.plan import (
     SetVCPUAttribute,
     SetVectorLengths,
 )
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,10 @@ class Rehearsal:
 def rehearse(plan: Sequence[Call], system: System) -> Rehearsal:
     """Carry ``plan`` out up to its end or the first call that the kernel refuses.
 
-    Raises :class:`ValueError` for a plan that uses a VM, vCPU or device before it makes it.
+    No VFIO file is opened, so KVM's VFIO device is made and told of none: :class:`AddVFIOFile` is left out. Raises
+    :class:`ValueError` for a plan that uses a VM, vCPU or device before it makes it.
     """
-    calls = tuple(plan)
+    calls = tuple(call for call in plan if not isinstance(call, AddVFIOFile))
     with Machine(system) as machine:
         for place, call in enumerate(calls):
             try:
@@ -87,7 +93,7 @@ class Machine:
         self._vcpus: dict[int, VCPU] = {}
         self._devices: dict[str, Descriptor] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,6 +161,19 @@ def _finding(call: Call, error: KvmError) -> Finding:
 _LARGER_IPA = "use a host with more bits of guest physical address (KVM_CAP_ARM_VM_IPA_SIZE), or give less memory"
 _OTHER_ADDRESS = "give it another address, aligned and clear of the guest's other devices"
 _SEE_CHECK_HOST = "see 'vgicmgr check-host' for what this host's kernel can give"
+_CREATE_DEVICE = {
+    its.DEVICE_TYPE: ("its-refused", "turn the ITS off, or use a host whose 'vgicmgr check-host' shows an ITS"),
+    vgic_v2.DEVICE_TYPE: (
+        "gic-refused",
+        "set <gic version='3'/>, or use a host whose 'vgicmgr check-host' shows a GICv2",
+    ),
+    vgic_v3.DEVICE_TYPE: (
+        "gic-refused",
+        "set <gic version='2'/>, or use a host whose 'vgicmgr check-host' shows a GICv3",
+    ),
+    vfio.DEVICE_TYPE: ("vfio-refused", "boot a kernel with CONFIG_KVM_VFIO, or take the assigned devices out"),
+}
+"""The finding's name and the remedy where a device of this type cannot be made."""
 
 
 def _name_and_remedy(call: Call, number: int) -> tuple[str, str]:
@@ -172,12 +191,8 @@ def _name_and_remedy(call: Call, number: int) -> tuple[str, str]:
             return "pmu-refused", "set <pmu state='off'/>, or use a host whose 'vgicmgr check-host' shows a PMU"
         case CreateIRQChip():
             return "gic-refused", "set <gic version='3'/>, or use a host that can give a GICv2"
-        case CreateDevice(its.DEVICE_TYPE):
-            return "its-refused", "turn the ITS off, or use a host whose 'vgicmgr check-host' shows an ITS"
-        case CreateDevice(vgic_v2.DEVICE_TYPE):
-            return "gic-refused", "set <gic version='3'/>, or use a host whose 'vgicmgr check-host' shows a GICv2"
-        case CreateDevice(vgic_v3.DEVICE_TYPE):
-            return "gic-refused", "set <gic version='2'/>, or use a host whose 'vgicmgr check-host' shows a GICv3"
+        case CreateDevice() if call.device_type in _CREATE_DEVICE:
+            return _CREATE_DEVICE[call.device_type]
         case SetDeviceAttribute():
             name = "its-refused" if call.device_type == its.DEVICE_TYPE else "gic-refused"
             if call.attribute.group == "KVM_DEV_ARM_VGIC_GRP_ADDR":

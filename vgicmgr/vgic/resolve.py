@@ -23,6 +23,11 @@ from vgicmgr.vgic.addressmap import AddressMap, high_memory, virt_map
 from vgicmgr.vgic.configuration import Decision, MSIController, Region, Source, VGICConfiguration
 from vgicmgr.vgic.hostfacts import ASSUMED_HOST, HostFacts
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from vgicmgr.domain.hostdevices import HostDevice
+
 ALIGNMENT = {"gicv2": 4 << 10, "gicv3": 64 << 10}
 """Of the GIC's frames, in bytes (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst, arm-vgic-its.rst)."""
 
@@ -95,12 +100,12 @@ class _Resolver:
         self.kvm = settings.virt_type == "kvm"
         self.settled_map, self.foreign = address_map, address_map is not None
         self.machine = machine_version(settings.machine)
-        self.compatibility = virt.compatibility(self.machine)
         self.properties = Properties()
         self.options: list[tuple[str, str]] = []
         self.findings: list[Finding] = []
         self.decisions: list[Decision] = []
         self.cpu_model, self.switches = "host", dict[str, bool]()
+        self.vfio_files: tuple[str, ...] = ()
 
     def resolve(self) -> Resolution:
         try:
@@ -132,7 +137,7 @@ class _Resolver:
         """Of guest physical addresses: what KVM gives, or what the emulated CPU has."""
         if self.kvm:
             return self.host.ipa_bits
-        if self.cpu_model == "max" and not self.compatibility.tcg_lpa2:
+        if self.cpu_model == "max" and not virt.since(virt.TCG_LPA2_SINCE, self.machine):
             return 48
         return virt.CPU_ADDRESS_BITS.get(self.cpu_model, 40)
 
@@ -209,6 +214,7 @@ class _Resolver:
             pmu_intid=pmu,
             features=features,
             sve_vector_lengths=lengths,
+            vfio_files=self.vfio_files,
             decisions=tuple(self.decisions),
         )
 
@@ -309,10 +315,22 @@ class _Resolver:
                 "remove it",
             )
         if self.properties.virtualization:
+            self._check_virtualization()
+
+    def _check_virtualization(self) -> None:
+        """EL2 for a KVM guest: since QEMU 10.1, where the kernel can nest (hw/arm/virt.c, machvirt_init)."""
+        reason = ""
+        if self.qemu and self.qemu < virt.KVM_EL2_SINCE:
+            reason = f"QEMU {_dotted(self.qemu)} asks KVM for none (10.1 and later do)"
+        elif not self.host.el2:
+            reason = f"{'this' if self.host.asked else 'the assumed'} host's KVM gives none (KVM_CAP_ARM_EL2 is 0)"
+        elif self.settings.arch == "armv7l" or self.switches.get("aarch64") is False:
+            reason = "a 32-bit guest can have none"
+        if reason:
             self.error(
                 "virtualization-unsupported",
-                "<qemu:commandline> sets virtualization=on, with which KVM's interrupt controller is not resolved here",
-                "remove it",
+                f"<qemu:commandline> sets virtualization=on, which gives the guest EL2, but {reason}",
+                "remove it, or use a host whose 'vgicmgr check-host' shows EL2",
             )
 
     def _cpu(self) -> None:
@@ -353,6 +371,13 @@ class _Resolver:
         else:
             version = int(wish) if wish.isdecimal() and len(wish) < 4 else 0
             self.decide("GIC version", wish, source)
+        if version == 2 and self.kvm and self.properties.virtualization:
+            raise self.refuse(
+                "virtualization-unsupported",
+                "<qemu:commandline> sets virtualization=on, which gives the guest EL2, but KVM does so with a GICv3"
+                " alone",
+                "set <gic version='3'/>, or remove it",
+            )
         if version not in supported:
             accelerator = "this host's KVM" if self.host.asked and self.kvm else "KVM" if self.kvm else "TCG"
             known = " and ".join(map(str, sorted(supported))) or "none"
@@ -401,7 +426,8 @@ class _Resolver:
         room = [region.size // size for region in usable]
         limits = []
         if not self.foreign:
-            limits.append((self.compatibility.max_vcpus, "the machine type's limit", "use a newer machine type"))
+            most = 512 if virt.since(virt.MAX_512_VCPUS_SINCE, self.machine) else 255
+            limits.append((most, "the machine type's limit", "use a newer machine type"))
         if version == 2:
             limits.append((vgic_v2.MAX_VCPUS, "a GICv2 names no more CPUs", "set <gic version='3'/>"))
         else:
@@ -463,8 +489,8 @@ class _Resolver:
         if properties.its is False and not properties.msi:
             return MSIController.NONE, Source.XML
         asked = bool(properties.its) or properties.msi == "its"
-        there = self.kvm or self.compatibility.tcg_its
-        if there and (asked or self.compatibility.its):
+        there = self.kvm or virt.since(virt.TCG_ITS_SINCE, self.machine)
+        if there and (asked or virt.since(virt.ITS_SINCE, self.machine)):
             if self.kvm and not self.host.its:
                 raise self.refuse(
                     "its-unsupported",
@@ -510,7 +536,7 @@ class _Resolver:
         if wish is MSIController.ITS:
             if version == 2:
                 self.unmet(f"{said} cannot be met: a GICv2 has none", "set <gic version='3'/>")
-            elif not self.kvm and not self.compatibility.tcg_its:
+            elif not self.kvm and not virt.since(virt.TCG_ITS_SINCE, self.machine):
                 self.unmet(f"{said} cannot be met: before virt-6.2 there is none under TCG", "use virt-6.2 or newer")
             elif not self.host.its and self.kvm:
                 self.unmet(f"{said} cannot be met: this host's KVM makes none", "see 'vgicmgr check-host'")
@@ -558,7 +584,7 @@ class _Resolver:
                     "set <pmu state='on'/>, or remove the wish",
                 )
             return None
-        if not self.foreign and not self.compatibility.pmu:
+        if not self.foreign and not virt.since(virt.PMU_SINCE, self.machine):
             if asked:
                 self.find(
                     "pmu-unsupported",
@@ -717,6 +743,9 @@ class _Resolver:
             features += ["KVM_ARM_VCPU_PTRAUTH_ADDRESS", "KVM_ARM_VCPU_PTRAUTH_GENERIC"]
         elif own_cpu and self.switches.get("pauth"):
             self._cpu_feature_unsupported("pauth", "KVM_CAP_ARM_PTRAUTH_ADDRESS")
+        if self.properties.virtualization and not self.foreign:
+            features.append("KVM_ARM_VCPU_HAS_EL2")
+            self.decide("maintenance interrupt", _intid(virt.MAINTENANCE_INTID), Source.MACHINE)
         ordered = sorted(features, key=_FEATURE_ORDER.index)
         self.decide("vCPU features", ", ".join(name.removeprefix("KVM_ARM_VCPU_") for name in ordered), Source.QEMU)
         return tuple(ordered), lengths
@@ -781,33 +810,30 @@ class _Resolver:
         iommu = self.properties.iommu or next(iter(devices.iommu), "")
         if iommu:
             self.decide("IOMMU", iommu, Source.XML)
-        for device in devices.host_devices:
-            told = "an unknown number of" if device.vectors is None else str(device.vectors)
-            self.decide(f"assigned device {device.address[:40]}", f"{told} MSI vectors", Source.XML)
-        if not devices.host_devices:
-            return
+        if devices.host_devices:
+            self._check_host_devices(devices.host_devices, msi)
+
+    def _check_host_devices(self, devices: "tuple[HostDevice, ...]", msi: MSIController) -> None:
+        from vgicmgr.vfio.assigned import AssignedDevices
+        from vgicmgr.vgic.assignment import host_findings, msi_findings, vfio_files  # few domains have any
+
+        assigned = self.host.assigned or AssignedDevices()
+        for device in devices:
+            found = assigned.get(device.address)
+            vectors = found.vectors if found else None
+            told = "an unknown number of" if vectors is None else str(vectors)
+            group = f", IOMMU group {found.group}" if found and found.group is not None else ""
+            self.decide(f"assigned device {device.address[:40]}", f"{told} MSI vectors{group}", Source.XML)
+        if self.kvm and not self.foreign:
+            self.vfio_files = vfio_files(devices, assigned)
         if self.properties.iommu == "smmuv3" and not self.foreign:
             self.error(
                 "iommu-unsupported",
                 "an assigned device stands behind an emulated SMMUv3, which cannot tell VFIO what the guest maps",
                 "set <iommu model='virtio'/>, or remove the IOMMU",
             )
-        vectors = [device.vectors for device in devices.host_devices if device.vectors is not None]
-        if msi is MSIController.NONE:
-            self.find(
-                "msi-none",
-                Severity.WARNING,
-                f"{_plural(len(devices.host_devices), 'assigned device')} can send no MSIs: there is no MSI controller",
-                "keep the ITS (or the GICv2m)",
-            )
-        elif msi is MSIController.GICV2M and sum(vectors) > self.map.gicv2m_spis:
-            self.find(
-                "msi-vectors",
-                Severity.WARNING,
-                f"the assigned devices have {sum(vectors)} MSI vectors, but the GICv2m has {self.map.gicv2m_spis} SPIs "
-                "for all devices together",
-                "use a GICv3 with an ITS",
-            )
+        self.findings += msi_findings(devices, self.host, msi, gicv2m_spis=self.map.gicv2m_spis)
+        self.findings += host_findings(devices, assigned)
 
 
 _FEATURE_ORDER = (
@@ -817,6 +843,7 @@ _FEATURE_ORDER = (
     "KVM_ARM_VCPU_SVE",
     "KVM_ARM_VCPU_PTRAUTH_ADDRESS",
     "KVM_ARM_VCPU_PTRAUTH_GENERIC",
+    "KVM_ARM_VCPU_HAS_EL2",
 )
 """By bit number (arch/arm64/include/uapi/asm/kvm.h)."""
 
@@ -838,7 +865,3 @@ def _dotted(version: Iterable[int]) -> str:
 
 def _intid(intid: int) -> str:
     return f"INTID {intid} (PPI {intid - 16})" if intid < 32 else f"INTID {intid} (SPI {intid - 32})"
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Whether a domain can start here: its settings against what this host's kernel says, by ioctl.
+"""Whether a domain can start here: its settings against what this host's kernel says, by ioctl, and then a rehearsal.
 
 Judged is what the kernel decides. What libvirt or QEMU refuse by themselves (an unknown CPU feature, a machine type
 that is not there) is theirs to say.
@@ -28,10 +28,24 @@ _IRQ_LINE_VCPUS = 256
 
 
 def judge_start(settings: DomainSettings) -> Verdict:
-    """Whether this host's kernel can give the domain what it asks for.
+    """Whether this host's kernel can give the domain what it asks for, and brings up what that comes to.
 
     Raises :class:`~vgicmgr.kvm.errors.KvmUnavailable` when /dev/kvm cannot be used, and
     :class:`~vgicmgr.kvm.errors.KvmError` when the kernel refuses the throw-away VM itself.
+    """
+    asked = judge_settings(settings)
+    if not settings.needs_gic or not asked.ok:
+        return asked
+    from vgicmgr.vgic.bringup import judge_bring_up  # an arrival, and a domain that is refused, are spared it
+
+    with System() as system:
+        return Verdict((*asked.findings, *judge_bring_up(settings, system).findings))
+
+
+def judge_settings(settings: DomainSettings) -> Verdict:
+    """Whether this host's kernel can give the domain what it asks for; errors as :func:`judge_start`.
+
+    It is all that is asked of an arrival, which libvirt asks about as a start, too, before QEMU runs.
     """
     if not settings.needs_gic:
         return Verdict()

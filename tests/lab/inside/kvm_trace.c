@@ -3,7 +3,7 @@
  *
  * One line a call, to the file named by KVM_TRACE: file descriptor, request, return value, errno, the argument (the
  * number itself, or the structure's bytes in hex as they were before the call), and for an attribute or register that
- * is set what the structure points to. Only what sets a VM up is written: no KVM_RUN, and of the registers none but
+ * is set what the structure points to (of a file descriptor for KVM's VFIO device, the file). Only what sets a VM up is written: no KVM_RUN, and of the registers none but
  * KVM_REG_ARM64_SVE_VLS.
  */
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static char is_vm[4096];
+static char is_vm[4096], is_vfio[4096];
 
 static int sets_up(int fd, unsigned long request, const void *argument)
 {
@@ -50,12 +50,24 @@ static char *hex(char *to, const void *from, size_t length)
     return to;
 }
 
+/* The file that a VFIO device is told of by its descriptor. */
+static char *file_of(char *to, int fd)
+{
+    char link[64], path[64];
+
+    sprintf(link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof(path));
+    return hex(to, path, length < 0 ? 0 : length);
+}
+
 /* What the structure's 'addr' points to; an attribute may have fewer bytes than the eight that are shown. */
-static char *pointed_to(char *to, unsigned long request, const void *argument)
+static char *pointed_to(char *to, int fd, unsigned long request, const void *argument)
 {
     if (request == KVM_SET_DEVICE_ATTR) {
         const struct kvm_device_attr *attribute = argument;
 
+        if (fd < (int)sizeof(is_vfio) && is_vfio[fd])
+            return file_of(to, *(const int *)attribute->addr);
         if (attribute->addr)
             return hex(to, (const void *)attribute->addr, 8);
     } else if (request == KVM_SET_ONE_REG) {
@@ -89,7 +101,7 @@ int ioctl(int fd, unsigned long request, ...)
     else
         b = hex(b, (const void *)argument, _IOC_SIZE(request));
     *b++ = ' ';
-    *pointed_to(b, request, (const void *)argument) = '\0';
+    *pointed_to(b, fd, request, (const void *)argument) = '\0';
 
     result = syscall(SYS_ioctl, fd, request, argument);
     error = errno;
@@ -99,8 +111,13 @@ int ioctl(int fd, unsigned long request, ...)
         is_vm[result] = 1;
     if (request == KVM_CREATE_VCPU && result >= 0 && result < (int)sizeof(is_vm))
         is_vm[result] = 0;
-    if (request == KVM_CREATE_DEVICE && result == 0)
-        created = ((const struct kvm_create_device *)argument)->fd;
+    if (request == KVM_CREATE_DEVICE && result == 0) {
+        const struct kvm_create_device *device = (const void *)argument;
+
+        created = device->fd;
+        if (created >= 0 && created < (int)sizeof(is_vfio))
+            is_vfio[created] = device->type == KVM_DEV_TYPE_VFIO;
+    }
     end += sprintf(end, "%d %#lx %d %d %s\n", fd, request, created, result < 0 ? error : 0, before);
     log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (log < 0 || write(log, line, end - line) != end - line)

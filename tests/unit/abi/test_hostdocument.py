@@ -97,3 +97,18 @@ def test_features_that_the_document_does_not_have() -> None:
 def test_another_document(other: object) -> None:
     with pytest.raises(HostDocumentError):
         host_of(other, DOMAIN, NO_FEATURES)
+
+
+@pytest.mark.parametrize(("pmu", "refusing", "judged"), [(1, True, True), (0, False, True), (0, True, False)])
+def test_a_qemu_that_has_no_pmu_to_turn_off(pmu: int, refusing: bool, judged: bool) -> None:
+    told = document()
+    assert isinstance(told, dict)
+    told["kvm"]["capabilities"]["KVM_CAP_ARM_PMU_V3"] = pmu
+    told["migration"]["vcpus"][0]["features"] = ["KVM_ARM_VCPU_PSCI_0_2"]
+    told["migration"]["refusing_pmu_off"] = ["/usr/bin/qemu-system-aarch64"] if refusing else []
+    without_pmu = CPU("host", {"sve": "off", "pauth": "off", "pmu": "off"})
+    if judged:
+        host_of(told, DOMAIN, without_pmu)
+    else:
+        with pytest.raises(HostDocumentError, match="none to turn off"):
+            host_of(told, DOMAIN, without_pmu)

@@ -1,8 +1,10 @@
 """``vgicmgr check-migration`` on documents: exit status, words, and one line where it cannot tell."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +80,43 @@ def test_a_file_that_is_no_such_document(tmp_path: Path, host: Path, capsys: Out
 def test_a_host_that_is_not_there(tmp_path: Path, capsys: Output) -> None:
     assert main(["check-migration", record_file(tmp_path, BORN_THERE), "--to", str(tmp_path / "none.json")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+HOSTDEV = b"""
+<domain type='kvm'>
+  <name>g</name>
+  <memory unit='GiB'>1</memory>
+  <vcpu>4</vcpu>
+  <os><type arch='aarch64' machine='virt-10.0'>hvm</type></os>
+  <cpu mode='host-passthrough'><feature name='sve' policy='disable'/><feature name='pauth' policy='disable'/></cpu>
+  <devices>
+    <hostdev mode='subsystem' type='pci'>
+      <source><address domain='0' bus='1' slot='0' function='0'/></source>
+      %s
+    </hostdev>
+  </devices>
+</domain>
+"""
+TRANSIENT = b"<teaming type='transient' persistent='ua-net0'/>"
+
+
+@pytest.mark.parametrize(
+    ("teaming", "gicv4", "status", "names"),
+    [
+        (b"", None, 0, ["device-migration-unknown"]),  # a record in a file is of no host that could be asked
+        (b"", "4.1", 0, ["device-migration-unknown"]),
+        (b"", "4", 1, ["device-migration-unknown", "its-save"]),
+        (TRANSIENT, "4", 0, []),
+    ],
+)
+def test_assigned_devices(
+    tmp_path: Path, host: Path, capsys: Output, teaming: bytes, gicv4: str | None, status: int, names: list[str]
+) -> None:
+    source: Any = document()
+    source["gic"]["direct_injection"] = {"gicv4": gicv4, "enabled": gicv4 is not None}
+    (tmp_path / "source.json").write_text(json.dumps(source))
+    (tmp_path / "guest.xml").write_bytes(HOSTDEV % teaming)
+    argv = ["check-migration", record_file(tmp_path, BORN_THERE), "--to", str(host)]
+    argv += ["--from", str(tmp_path / "source.json"), "--xml", str(tmp_path / "guest.xml")]
+    assert main(argv) == status
+    assert re.findall(r"\[([a-z-]+)\]", capsys.readouterr().out) == names

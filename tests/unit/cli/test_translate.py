@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from vgicmgr.cli import main
 from vgicmgr.cli.translate import is_remote
 from vgicmgr.findings import Verdict
 from vgicmgr.host.document import to_document
+from vgicmgr.vgic.hostfacts import host_facts
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
 GICV3 = str(EXAMPLES / "guest-gicv3.xml")
@@ -110,6 +112,19 @@ def test_the_qemu_version_decides(roomy: str, tmp_path: Path, capsys: pytest.Cap
     assert "QEMU before 11.0 has an ITS, fixed" in capsys.readouterr().err
     assert main([*command, "11.1"]) == 0
     assert "msi=gicv2m" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "status"), [(b"10.0.2", 1), (b"11.1.0", 0)])
+def test_the_version_of_the_domains_emulator_decides_on_its_host(
+    number: bytes, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = replace(ROOMY, capabilities={**ROOMY.capabilities, "KVM_CAP_MAX_VCPUS": 512})
+    monkeypatch.setattr("vgicmgr.cli.translate._host", lambda _path: host_facts(host))
+    emulator, domain = tmp_path / "qemu", tmp_path / "guest.xml"
+    emulator.write_bytes(b"\x7fELF\x02\0QEMU emulator version " + number + b"\0")
+    xml = Path(WISHES).read_text().replace('controller="none"', 'controller="gicv2m"')
+    domain.write_text(re.sub("<emulator>.*</emulator>", f"<emulator>{emulator}</emulator>", xml))
+    assert main(["translate", str(domain), "--format", "qemu-args"]) == status
 
 
 def test_another_vmms_map(roomy: str, capsys: pytest.CaptureFixture[str]) -> None:

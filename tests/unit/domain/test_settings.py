@@ -68,6 +68,18 @@ class TestExamples:
         assert (settings.memory, settings.max_memory, settings.memory_slots) == (2 * GIB, 16 * GIB, 16)
         assert (settings.gic_version, settings.pmu) == ("2", False)
 
+    def test_what_memory_devices_have_is_not_there_at_boot(self) -> None:
+        devices = "".join(
+            f"<memory model='{model}'><target><size unit='MiB'>{size}</size><node>0</node></target></memory>"
+            for model, size in (("dimm", 512), ("virtio-mem", 1024))
+        )
+        xml = domain(f"<devices>{devices}</devices>", memory="<memory unit='GiB'>2</memory>")
+        assert read_domain(xml).memory == 512 * MIB
+
+    def test_numa_cells_say_what_is_there_at_boot_whatever_the_whole_is_said_to_be(self) -> None:
+        cells = "<cpu><numa><cell memory='1' unit='GiB'/><cell memory='1048576'/></numa></cpu>"
+        assert read_domain(domain(cells, memory="<memory unit='GiB'>5</memory>")).memory == 2 * GIB
+
     def test_guest_with_features_and_arguments(self) -> None:
         settings = example_domain("guest-sve-commandline.xml")
         assert settings.cpu_features == (
@@ -230,6 +242,7 @@ class TestRefused:
             (domain("<features><gic version='three'/></features>"), "attribute 'version' of <gic>"),
             (domain("<features><pmu state='maybe'/></features>"), "attribute 'state' of <pmu>"),
             (domain("<cpu><feature policy='require'/></cpu>"), "no attribute 'name' of <feature>"),
+            (domain("<devices><memory><target><size unit='EiB'>1</size></target></memory></devices>"), "<memory>"),
         ],
     )
     def test_one_line_says_why(self, xml: bytes, why: str) -> None:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.vgic.configuration import MSIController, Region, VGICConfiguration
 from vgicmgr.vgic.plan import (
+    AddVFIOFile,
     Call,
     CreateDevice,
     CreateIRQChip,
@@ -51,6 +52,14 @@ GICV2 = replace(
     its=None,
     gicv2m=Region(0x0802_0000, 0x1000),
 )
+
+
+def test_el2_has_its_maintenance_interrupt_before_all_else_of_the_gic() -> None:
+    """QEMU's kvm_arm_gicv3_realize; the kernel takes it before KVM_DEV_ARM_VGIC_CTRL_INIT alone."""
+    plan = call_plan(replace(GICV3, features=(*GICV3.features, "KVM_ARM_VCPU_HAS_EL2")))
+    created = plan.index(CreateDevice(vgic_v3.DEVICE_TYPE))
+    assert plan[created + 1] == SetDeviceAttribute(vgic_v3.DEVICE_TYPE, vgic_v3.MAINT_IRQ, 25)
+    assert all(call.attribute != vgic_v3.MAINT_IRQ for call in call_plan(GICV3) if isinstance(call, SetDeviceAttribute))
 
 
 def test_a_gicv3_with_its_and_pmu() -> None:
@@ -99,6 +108,29 @@ def test_a_gicv2_without_the_device_control_api() -> None:
 
 def test_a_gicv3_is_never_made_the_older_way() -> None:
     assert call_plan(GICV3, device_control=False) == call_plan(GICV3)
+
+
+@pytest.mark.parametrize("configuration", [GICV2, GICV3])
+def test_kvms_vfio_device_comes_when_the_machine_is_made_and_before_its_addresses(
+    configuration: VGICConfiguration,
+) -> None:
+    """QEMU makes its ``-device`` after the machine (qemu_create_cli_devices), and sets addresses when all is made."""
+    before, after = (
+        call_plan(configuration),
+        call_plan(replace(configuration, vfio_files=("/dev/vfio/4", "/dev/vfio/9"))),
+    )
+    place = before.index(SetVCPUAttribute(0, vcpu.PMU_INIT)) + 1
+    assert after[:place] + after[place + 3 :] == before
+    assert [str(call) for call in after[place : place + 3]] == [
+        "KVM_CREATE_DEVICE KVM_DEV_TYPE_VFIO",
+        "KVM_SET_DEVICE_ATTR of KVM_DEV_TYPE_VFIO: KVM_DEV_VFIO_FILE_ADD = /dev/vfio/4",
+        "KVM_SET_DEVICE_ATTR of KVM_DEV_TYPE_VFIO: KVM_DEV_VFIO_FILE_ADD = /dev/vfio/9",
+    ]
+
+
+def test_kvms_vfio_device_with_a_gicv2_of_the_older_way() -> None:
+    plan = call_plan(replace(GICV2, vfio_files=("/dev/vfio/4",)), device_control=False)
+    assert plan[4:6] == (CreateDevice(vfio.DEVICE_TYPE), AddVFIOFile("/dev/vfio/4"))
 
 
 def test_sve_is_finalized_before_the_next_vcpu_is_made() -> None:

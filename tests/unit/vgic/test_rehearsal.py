@@ -12,10 +12,11 @@ import pytest
 
 from tests.unit.vgic.test_plan import GICV2, GICV3
 from vgicmgr.findings import Severity
-from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
 from vgicmgr.vgic.plan import (
+    AddVFIOFile,
     Call,
     CreateDevice,
     CreateIRQChip,
@@ -99,6 +100,16 @@ def test_a_plan_that_the_kernel_accepts_succeeds(
     assert len(played.requests) == len(plan)
 
 
+def test_kvms_vfio_device_is_made_and_told_of_no_file(kernel: Callable[[int, BaseException], Kernel]) -> None:
+    kernel(-1, OSError())
+    plan = call_plan(replace(GICV3, vfio_files=("/dev/vfio/4",)))
+    with System("/dev/null") as system:
+        rehearsal = rehearse(plan, system)
+    assert rehearsal.plan == tuple(call for call in plan if not isinstance(call, AddVFIOFile))
+    assert CreateDevice(vfio.DEVICE_TYPE) in rehearsal.plan
+    assert rehearsal.verdict.ok
+
+
 @pytest.mark.parametrize(("plan", "place"), EVERY_CALL)
 def test_the_first_refusal_is_told_and_ends_it(
     plan: tuple[Call, ...], place: int, kernel: Callable[[int, BaseException], Kernel]
@@ -156,6 +167,7 @@ V3, ITS = vgic_v3.DEVICE_TYPE, its.DEVICE_TYPE
         (SetVectorLengths(0, (384,)), errno.EINVAL, "vcpu-refused", "SVE vector lengths"),
         (CreateDevice(V3), errno.ENODEV, "gic-refused", "<gic version='2'/>"),
         (CreateDevice(vgic_v2.DEVICE_TYPE), errno.ENODEV, "gic-refused", "<gic version='3'/>"),
+        (CreateDevice(vfio.DEVICE_TYPE), errno.ENODEV, "vfio-refused", "CONFIG_KVM_VFIO"),
         (CreateIRQChip(), errno.ENODEV, "gic-refused", "<gic version='3'/>"),
         (CreateDevice(ITS), errno.ENODEV, "its-refused", "ITS off"),
         (SetDeviceAttribute(V3, vgic_v3.NR_IRQS, 1), errno.EINVAL, "gic-refused", "check-host"),

@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.domain.devices import Devices, HostDevice
+from vgicmgr.domain.devices import Devices
+from vgicmgr.domain.hostdevices import HostDevice
 from vgicmgr.domain.metadata import AddressWish, Unmet, Wishes
 from vgicmgr.domain.settings import CpuFeature, DomainSettings, read_domain
 from vgicmgr.findings import Severity
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-from vgicmgr.vgic.addressmap import read_address_map
+from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 from vgicmgr.vgic.configuration import MSIController, Region, Source
 from vgicmgr.vgic.hostfacts import HostFacts
+from vgicmgr.vgic.mapfile import read_address_map
 from vgicmgr.vgic.resolve import Resolution, resolve
 
 GIB = 1 << 30
@@ -397,22 +399,74 @@ class TestCpu:
         assert (resolution.configuration.pmu_intid, resolution.configuration.sve_vector_lengths) == (None, ())
 
 
+class TestVirtualization:
+    """A guest with EL2, which only QEMU's own argument asks for."""
+
+    GIVEN = arguments("virtualization=on")
+    NESTING = replace(HOST, el2=True)
+
+    def test_el2_and_its_maintenance_interrupt(self) -> None:
+        resolution = resolve(GUEST, devices=self.GIVEN, host=self.NESTING, qemu=(10, 1))
+        assert resolution.configuration
+        assert resolution.configuration.features[-1] == "KVM_ARM_VCPU_HAS_EL2"
+        assert decided(resolution, "maintenance interrupt") == ("INTID 25 (PPI 9)", Source.MACHINE)
+
+    @pytest.mark.parametrize(
+        ("settings", "host", "qemu"),
+        [
+            (GUEST, NESTING, (10, 0)),
+            (GUEST, HOST, (10, 1)),
+            (guest(gic_version="2"), NESTING, (10, 1)),
+            (guest(arch="armv7l"), NESTING, (10, 1)),
+        ],
+        ids=["an older QEMU", "a kernel that does not nest", "a GICv2", "a 32-bit guest"],
+    )
+    def test_refused(self, settings: DomainSettings, host: HostFacts, qemu: tuple[int, int]) -> None:
+        assert errors(resolve(settings, devices=self.GIVEN, host=host, qemu=qemu)) == ["virtualization-unsupported"]
+
+    def test_without_the_argument_a_nesting_host_gives_none(self) -> None:
+        resolution = resolve(GUEST, host=self.NESTING, qemu=(10, 1))
+        assert resolution.configuration
+        assert "KVM_ARM_VCPU_HAS_EL2" not in resolution.configuration.features
+
+
 class TestDevices:
-    VECTORS = Devices(host_devices=(HostDevice("pci", "0000:01:00.0", 33), HostDevice("pci", "0000:02:00.0", 32)))
+    GIVEN = Devices(host_devices=(HostDevice("pci", "0000:01:00.0"), HostDevice("pci", "0000:02:00.0")))
+    ASSIGNED = AssignedDevices(
+        (AssignedDevice("0000:01:00.0", group=7, vectors=33), AssignedDevice("0000:02:00.0", group=8, vectors=32))
+    )
+    HERE = replace(HOST, assigned=ASSIGNED)
 
     def test_a_gicv2m_has_64_vectors_for_all(self) -> None:
-        with_gicv2 = resolve(guest(gic_version="2"), devices=self.VECTORS, host=HOST)
+        with_gicv2 = resolve(guest(gic_version="2"), devices=self.GIVEN, host=self.HERE)
         assert warnings(with_gicv2) == ["msi-vectors"]
         assert "65 MSI vectors" in with_gicv2.findings[0].evidence
-        assert warnings(resolve(GUEST, devices=self.VECTORS, host=HOST)) == []
+        assert warnings(resolve(GUEST, devices=self.GIVEN, host=self.HERE)) == []
 
     def test_no_msis_at_all(self) -> None:
-        assert warnings(resolve(GUEST, Wishes(its=False), self.VECTORS, host=HOST)) == ["msi-none"]
+        assert warnings(resolve(GUEST, Wishes(its=False), self.GIVEN, host=HOST)) == ["msi-none"]
 
     def test_behind_an_emulated_smmu(self) -> None:
-        devices = replace(self.VECTORS, iommu=("smmuv3",))
+        devices = replace(self.GIVEN, iommu=("smmuv3",))
         assert errors(resolve(GUEST, devices=devices, host=HOST)) == ["iommu-unsupported"]
-        assert resolve(GUEST, devices=replace(self.VECTORS, iommu=("virtio",)), host=HOST).configuration
+        assert resolve(GUEST, devices=replace(self.GIVEN, iommu=("virtio",)), host=HOST).configuration
+
+    def test_kvm_is_told_of_their_groups(self) -> None:
+        resolution = resolve(GUEST, devices=self.GIVEN, host=self.HERE)
+        assert resolution.configuration
+        assert resolution.configuration.vfio_files == ("/dev/vfio/7", "/dev/vfio/8")
+        said = decided(resolution, "assigned device 0000:01:00.0")
+        assert said == ("33 MSI vectors, IOMMU group 7", Source.XML)
+
+    def test_under_tcg_there_is_no_kvm_to_tell(self) -> None:
+        emulated = resolve(guest(virt_type="qemu", cpu_model="max"), devices=self.GIVEN)
+        assert emulated.configuration
+        assert emulated.configuration.vfio_files == ()
+
+    def test_what_the_host_refuses_refuses_the_configuration(self) -> None:
+        mute = replace(self.HERE, assigned=AssignedDevices((AssignedDevice("0000:01:00.0", msi_isolated=False),)))
+        resolution = resolve(GUEST, devices=self.GIVEN, host=mute)
+        assert (resolution.configuration, errors(resolution)) == (None, ["msi-not-isolated"])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.vgic.addressmap import AddressMapError, read_address_map
 from vgicmgr.vgic.configuration import Region
+from vgicmgr.vgic.mapfile import AddressMapError, read_address_map
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
 LEAST = 'name = "least"\ndistributor = { base = 0x0, size = 0x1_0000 }\n'
