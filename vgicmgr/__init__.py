@@ -12,12 +12,14 @@ The library behind the command line and the hook; what they print can be had as 
         verdict = vgicmgr.judge_start(vgicmgr.read_domain(file.read()))
 
 Everything that goes wrong raises a :class:`VgicmgrError`: :class:`CannotTell` where the kernel could not be asked,
-:class:`KvmError` where it refused, :class:`DomainXMLError` where a document cannot be read.
+:class:`KvmError` or :class:`VfioError` where it refused, :class:`DomainXMLError` where a document cannot be read,
+:class:`MonitorError` where a running QEMU could not be asked.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
+    from vgicmgr.domain.hostdevices import HostDevice
     from vgicmgr.domain.settings import CpuFeature, DomainSettings, read_domain
     from vgicmgr.errors import CannotTell, DomainXMLError, HookInstallError, PolicyError, VgicmgrError
     from vgicmgr.findings import Finding, Severity, Verdict
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from vgicmgr.host.document import to_document
     from vgicmgr.host.judge import judge_host
     from vgicmgr.host.probe import probe_host
+    from vgicmgr.host.qemu import ask_emulators
     from vgicmgr.kvm.errors import KvmError, KvmUnavailable
+    from vgicmgr.qemu.emulator import Emulator, Emulators
+    from vgicmgr.qemu.qmp import Monitor, MonitorError, libvirt_monitor, socket_monitor
+    from vgicmgr.qemu.running import RunningMachine, ask_domain, ask_running, ask_socket
+    from vgicmgr.vfio.errors import VfioError, VfioUnavailable
+    from vgicmgr.vfio.inventory import Inventory
+    from vgicmgr.vfio.judge import judge_inventory
+    from vgicmgr.vfio.probe import probe_inventory
+    from vgicmgr.vgic.inspection import Inspection, inspect_machine
     from vgicmgr.vgic.start import judge_start
 
 __all__ = [
@@ -33,23 +44,43 @@ __all__ = [
     "CpuFeature",
     "DomainSettings",
     "DomainXMLError",
+    "Emulator",
+    "Emulators",
     "Finding",
     "HookInstallError",
     "HostCapabilities",
+    "HostDevice",
+    "Inspection",
+    "Inventory",
     "KvmError",
     "KvmUnavailable",
+    "Monitor",
+    "MonitorError",
     "PolicyError",
+    "RunningMachine",
     "Severity",
     "Verdict",
+    "VfioError",
+    "VfioUnavailable",
     "VgicmgrError",
+    "ask_domain",
+    "ask_emulators",
+    "ask_running",
+    "ask_socket",
+    "inspect_machine",
     "judge_host",
+    "judge_inventory",
     "judge_start",
+    "libvirt_monitor",
     "probe_host",
+    "probe_inventory",
     "read_domain",
+    "socket_monitor",
     "to_document",
 ]
 
 _ORIGIN = {
+    "vgicmgr.domain.hostdevices": ("HostDevice",),
     "vgicmgr.domain.settings": ("CpuFeature", "DomainSettings", "read_domain"),
     "vgicmgr.errors": ("CannotTell", "DomainXMLError", "HookInstallError", "PolicyError", "VgicmgrError"),
     "vgicmgr.findings": ("Finding", "Severity", "Verdict"),
@@ -57,7 +88,16 @@ _ORIGIN = {
     "vgicmgr.host.document": ("to_document",),
     "vgicmgr.host.judge": ("judge_host",),
     "vgicmgr.host.probe": ("probe_host",),
+    "vgicmgr.host.qemu": ("ask_emulators",),
     "vgicmgr.kvm.errors": ("KvmError", "KvmUnavailable"),
+    "vgicmgr.qemu.emulator": ("Emulator", "Emulators"),
+    "vgicmgr.qemu.qmp": ("Monitor", "MonitorError", "libvirt_monitor", "socket_monitor"),
+    "vgicmgr.qemu.running": ("RunningMachine", "ask_domain", "ask_running", "ask_socket"),
+    "vgicmgr.vfio.errors": ("VfioError", "VfioUnavailable"),
+    "vgicmgr.vfio.inventory": ("Inventory",),
+    "vgicmgr.vfio.judge": ("judge_inventory",),
+    "vgicmgr.vfio.probe": ("probe_inventory",),
+    "vgicmgr.vgic.inspection": ("Inspection", "inspect_machine"),
     "vgicmgr.vgic.start": ("judge_start",),
 }
 

@@ -4,6 +4,7 @@
 
     VgicmgrError               anything this package raises on purpose
      ├── CannotTell            the question could not be put (no /dev/kvm, no permission, not arm64)
+     │    └── qemu.qmp.MonitorError    a running QEMU could not be asked (vgicmgr.qemu.qmp)
      ├── DomainXMLError        a domain XML that cannot be read
      ├── PolicyError           a policy file that cannot be read
      ├── RecordError           an ABI record that cannot be read, or not be written

@@ -12,10 +12,12 @@ COMMANDS = (
     "translate",
     "rehearse",
     "apply",
+    "inspect",
     "hook",
     "record",
     "check-migration",
     "lsvfio",
+    "watch",
 )
 """In the order of ``vgicmgr --help``; the module of each has its name."""
 

@@ -5,6 +5,11 @@ A value of ``None`` means that the kernel could not be asked; :attr:`HostCapabil
 
 from dataclasses import dataclass, field
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from vgicmgr.qemu.emulator import Emulators
+
 
 @dataclass(frozen=True)
 class CoreType:
@@ -144,6 +149,8 @@ class HostCapabilities:
     vcpu: VCPU | None = None
     unanswered: tuple[str, ...] = field(default=())
     """What the kernel says it has, yet refused to give or tell; one sentence each."""
+    qemu: "Emulators | None" = None
+    """What the installed QEMUs say; None where nobody asked for it (:func:`vgicmgr.host.qemu.ask_emulators`)."""
 
     @property
     def gic_versions(self) -> tuple[int, ...]:

@@ -78,6 +78,7 @@ def to_document(host: HostCapabilities, verdict: Verdict) -> dict[str, Any]:
         }
         if host.vcpu
         else None,
+        **({"qemu": host.qemu.to_document()} if host.qemu else {}),
         "unanswered": list(host.unanswered),
         "findings": [finding.as_document() for finding in verdict.findings],
     }

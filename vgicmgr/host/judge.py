@@ -6,6 +6,11 @@ from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.host.capabilities import ITS, GICv3, HostCapabilities
 from vgicmgr.kvm import uapi
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from vgicmgr.qemu.emulator import Emulator
+
 NEEDED = {
     "KVM_CAP_DEVICE_CTRL": "QEMU makes the GIC through the device control API",
     "KVM_CAP_ONE_REG": "QEMU reads and writes the registers of a vCPU by it",
@@ -23,7 +28,7 @@ NORMAL_IPA_BITS = 40
 
 def judge_host(host: HostCapabilities) -> Verdict:
     """Whether all that guests normally need is there; every finding has a remedy or says that there is none."""
-    return Verdict((*_kvm(host), *_gic(host), *_its(host), *_pmu(host), *_unanswered(host)))
+    return Verdict((*_kvm(host), *_gic(host), *_its(host), *_pmu(host), *_qemu(host), *_unanswered(host)))
 
 
 def _error(name: str, evidence: str, remedy: str) -> Finding:
@@ -154,6 +159,73 @@ def _pmu(host: HostCapabilities) -> Iterator[Finding]:
             "the PMU's interrupt cannot be set (KVM_ARM_VCPU_PMU_V3_IRQ)",
             "needs a GIC in the kernel; see the group GIC",
         )
+
+
+def _qemu(host: HostCapabilities) -> Iterator[Finding]:
+    """Where a QEMU and the kernel disagree: libvirt goes by what QEMU says, and so do guests."""
+    if host.qemu is None:
+        return
+    for one in host.qemu.not_asked:
+        if one.failed:
+            yield _warning("qemu-unanswered", one.why, one.remedy or "see whether it starts by itself")
+    for qemu in host.qemu.answered:
+        if qemu.kvm:
+            yield from _disagreements(host, qemu)
+        else:
+            yield _error(
+                "qemu-kvm",
+                f"{qemu.path} does not use this host's KVM (query-kvm): guests of type 'kvm' do not start with it",
+                f"see what '{qemu.path} -machine none -accel kvm -display none' says; it may be built without KVM",
+            )
+
+
+def _disagreements(host: HostCapabilities, qemu: "Emulator") -> Iterator[Finding]:
+    kernel = tuple(version for version in host.gic_versions if version in _GICS_QEMU_NAMES)
+    if qemu.gic_kernel != kernel:
+        yield _error(
+            "qemu-gic",
+            f"this kernel makes a GIC of version {_listed(kernel)}, and {qemu.path} finds {_listed(qemu.gic_kernel)} "
+            "(query-gic-capabilities), by which libvirt goes",
+            "use a QEMU that fits this kernel; where that says what another kernel had, restart libvirtd",
+        )
+    if not qemu.cpu:
+        yield _warning(
+            "qemu-cpu",
+            f"{qemu.path} does not say what its CPU 'host' has (query-cpu-model-expansion)",
+            "see whether a guest with <cpu mode='host-passthrough'/> starts",
+        )
+        return
+    for name, capability in (("pmu", "KVM_CAP_ARM_PMU_V3"), ("pauth", "KVM_CAP_ARM_PTRAUTH_ADDRESS")):
+        there = bool(host.capabilities.get(capability))
+        if qemu.cpu.get(name, False) != there:
+            yield _warning(
+                f"qemu-{name}",
+                f"{capability} is {int(there)}, and the CPU 'host' of {qemu.path} has {name}="
+                f"{'off' if there else 'on'} (query-cpu-model-expansion)",
+                "use a QEMU that fits this kernel",
+            )
+    lengths = host.vcpu.sve_vector_lengths if host.vcpu else qemu.sve_vector_lengths
+    if qemu.sve_vector_lengths != lengths:
+        yield _warning(
+            "qemu-sve",
+            f"this kernel gives SVE vectors of {_listed(lengths)} bits (KVM_REG_ARM64_SVE_VLS), and the CPU 'host' of "
+            f"{qemu.path} has {_listed(qemu.sve_vector_lengths)} (query-cpu-model-expansion)",
+            "name the lengths that a domain is to have (<feature policy='require' name='sve<N>'/>)",
+        )
+    for difference in qemu.program_differs:
+        yield _warning(
+            "qemu-program",
+            f"{qemu.path}: {difference}; the hook, which must not start QEMU, goes by the program file",
+            "name QEMU's own program in <emulator>, and not a script in front of it",
+        )
+
+
+_GICS_QEMU_NAMES = (2, 3)
+"""query-gic-capabilities knows no others (qapi/misc-arm.json)."""
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def _unanswered(host: HostCapabilities) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ Every VM is closed again and no vCPU is ever run.
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TypeVar
 
 from vgicmgr.errors import CannotTell
 from vgicmgr.host import capabilities as host
@@ -18,9 +17,14 @@ from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vm import VM
-from vgicmgr.qemu.migration import migrates_in_list
+from vgicmgr.qemu.registers import migrates_in_list
 
-Part = TypeVar("Part")
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Part = TypeVar("Part")
 
 CAPABILITIES = tuple(name for name in vars(uapi) if name.startswith("KVM_CAP_"))
 """The capabilities asked for: all that :mod:`vgicmgr.kvm.uapi` declares."""
@@ -45,7 +49,7 @@ def probe_host() -> host.HostCapabilities:
         )
     unanswered: list[str] = []
 
-    def answer(part: Callable[..., Part], *arguments: object) -> Part | None:
+    def answer(part: "Callable[..., Part]", *arguments: object) -> "Part | None":
         try:
             return part(*arguments)
         except KvmError as error:

@@ -10,6 +10,11 @@ from vgicmgr.host.capabilities import HostCapabilities
 from vgicmgr.host.judge import NEEDED
 from vgicmgr.kvm import gicregs, idregs
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from vgicmgr.qemu.emulator import Emulator, Emulators
+
 
 class Mark(Enum):
     """What stands before a line."""
@@ -51,6 +56,7 @@ def render(capabilities: HostCapabilities, verdict: Verdict, *, colour: bool) ->
         Group("ITS", tuple(_its(capabilities))),
         Group("PMU", tuple(_pmu(capabilities))),
         Group("vCPU", tuple(_vcpu(capabilities))),
+        *([Group("QEMU", tuple(_qemu(capabilities.qemu)))] if capabilities.qemu else []),
         Group("Capabilities", tuple(_capabilities(capabilities))),
     )
     told: set[str] = set()
@@ -258,3 +264,40 @@ def _capabilities(capabilities: HostCapabilities) -> Iterator[Line]:
             yield Line(name, f"{value} (of a VM without an ITS)", mark=Mark.NONE)
         else:
             yield Line(name, str(value), mark=Mark.NONE)
+
+
+def _qemu(qemus: "Emulators") -> Iterator[Line]:
+    if not qemus.answered and not qemus.not_asked:
+        yield Line("QEMU", "not installed where distributions put it", mark=Mark.NONE)
+    for one in qemus.not_asked:
+        remedy = f" ({one.remedy})" if one.remedy and not one.failed else ""
+        yield Line(one.path, f"not asked: {one.why}{remedy}", ("qemu-unanswered",) if one.failed else (), Mark.NONE)
+    for qemu in qemus.answered:
+        package = f" ({qemu.package})" if qemu.package else ""
+        yield Line(qemu.path, f"QEMU {qemu.version}{package}", ("qemu-program",))
+        yield Line("KVM", "used" if qemu.kvm else "not used", ("qemu-kvm",))
+        yield Line("machine types", _machines(qemu), mark=Mark.NONE)
+        yield Line("gic-version", ", ".join(qemu.gic_versions), mark=Mark.NONE)
+        yield Line("msi", ", ".join(qemu.msi) or "no such property: its=on or off", mark=Mark.NONE)
+        if qemu.kvm:
+            gics = f"in the kernel {_numbers(qemu.gic_kernel)}; emulated {_numbers(qemu.gic_emulated)}"
+            yield Line("GIC versions", gics, ("qemu-gic",))
+            yield Line("CPU 'host'", _cpu(qemu), ("qemu-cpu", "qemu-pmu", "qemu-pauth", "qemu-sve"), Mark.NONE)
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def _machines(qemu: "Emulator") -> str:
+    if not qemu.machines:
+        return "no virt"
+    many = f"{qemu.machines[0]} to {qemu.machines[-1]}" if len(qemu.machines) > 1 else qemu.machines[0]
+    old = f", {len(qemu.deprecated_machines)} of them deprecated" if qemu.deprecated_machines else ""
+    return f"{many}{old}; virt is {qemu.default_machine}, up to {qemu.max_cpus} vCPUs"
+
+
+def _cpu(qemu: "Emulator") -> str:
+    lengths = _numbers(qemu.sve_vector_lengths)
+    on = [name for name, there in qemu.cpu.items() if there and not name.startswith("sve")]
+    return f"{', '.join(on) or 'nothing told'}; SVE vector lengths in bits: {lengths}"

@@ -1,0 +1,1 @@
+"""What ``vgicmgr watch`` shows: the gate's verdicts on guests, and what became of them."""
