@@ -5,7 +5,7 @@ all is made, as after QEMU's reset (kvm_arm_reset_vcpu).
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -141,15 +141,19 @@ def _refusal_of(device: Descriptor, attribute: Attribute, value: int) -> str:
 
 
 @contextmanager
-def scratch(system: System, settings: DomainSettings, arguments: Sequence[str] = ()) -> Iterator[Scratch]:
+def scratch(
+    system: System, settings: DomainSettings, arguments: Sequence[str] = (), answered: Mapping[str, bool] | None = None
+) -> Iterator[Scratch]:
     """Make the VM that QEMU would make of the domain, as far as a migration depends on it.
+
+    ``answered``: what the host's QEMU, if it was asked, says that the host's CPU has.
 
     Raises :class:`~vgicmgr.kvm.errors.KvmError` when the kernel refuses some of it (ask
     :func:`vgicmgr.vgic.start.judge_settings` first, which says why).
     """
     with made(
         system,
-        cpu_of(settings, arguments),
+        cpu_of(settings, arguments).as_answered(answered or {}),
         lambda supported: resolve_gic_version(settings, supported),
         with_its=wants_its(arguments),
         machine=settings.machine,

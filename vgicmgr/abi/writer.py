@@ -18,6 +18,7 @@ from vgicmgr.abi.record import ABIRecord, Place, same_guest, to_xml
 from vgicmgr.abi.scratch import record_of, scratch
 from vgicmgr.domain.settings import DomainSettings, read_domain
 from vgicmgr.errors import CannotTell, RecordError, VgicmgrError
+from vgicmgr.host.qemu import remembered_cpu
 from vgicmgr.kvm.system import System
 
 if TYPE_CHECKING:
@@ -86,9 +87,13 @@ def read_record(domain: Any) -> ABIRecord | None:
 
 
 def take_record(connection: Any, xml: bytes, settings: DomainSettings) -> ABIRecord:
-    """What the guest sees if it was booted on this host; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
+    """What the guest sees if it was booted on this host, by QEMU's own word where ``check-host`` has asked it.
+
+    Raises :class:`~vgicmgr.kvm.errors.KvmError`.
+    """
     qemu, libvirt = versions(connection)
-    with System() as system, scratch(system, settings, read_incoming(xml).arguments) as made:
+    answered, arguments = remembered_cpu(settings.emulator), read_incoming(xml).arguments
+    with System() as system, scratch(system, settings, arguments, answered) as made:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return record_of(made, settings, time=now, kernel=os.uname().release, qemu=qemu, libvirt=libvirt)
 

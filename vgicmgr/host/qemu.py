@@ -52,6 +52,17 @@ def ask_emulators(host: "HostCapabilities", *, cached: bool = True) -> Emulators
     return found
 
 
+def remembered_cpu(emulator: str) -> Mapping[str, bool]:
+    """What the QEMU of this path said that the host's CPU has; empty where that is not remembered. Nothing is asked."""
+    path, paths = cache_path(os.geteuid(), os.environ), installed()
+    if not path or not os.path.exists(path):  # noqa: PTH110 (pathlib is slow to start)
+        return {}
+    from vgicmgr.host.probe import probe_host
+
+    known = read_cache(path, cache_key(probe_host(), paths))
+    return next((one.cpu for one in known.answered if one.path == emulator), {}) if known else {}
+
+
 def installed(paths: Sequence[str] = EMULATORS) -> tuple[str, ...]:
     """Those of the paths where a program is; of several names of one file, the first."""
     found: dict[tuple[int, int], str] = {}

@@ -37,6 +37,18 @@ class CPU:
         """Whether a property is on."""
         return self.properties[name] in _ON if name in self.properties else default
 
+    def as_answered(self, answered: Mapping[str, bool]) -> "CPU":
+        """With what this host's QEMU says that the host's CPU has (query-cpu-model-expansion), where nobody set it."""
+        if not self.own:
+            return self
+        keep_lengths = not sve_wishes(self)
+        told = {
+            name: "on" if has else "off"
+            for name, has in answered.items()
+            if keep_lengths or not name.removeprefix("sve").isdecimal()
+        }
+        return CPU(self.model, {**told, **self.properties})
+
 
 def cpu_of(settings: DomainSettings, arguments: Sequence[str] = ()) -> CPU:
     """The CPU that libvirt asks QEMU for, as changed by ``arguments`` of the domain's own (``<qemu:commandline>``).

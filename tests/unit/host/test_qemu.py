@@ -199,6 +199,17 @@ def test_what_is_remembered_is_not_asked(own_cache: str, program: str, monkeypat
     assert qemu.ask_emulators(ROOMY) == ANSWERS
 
 
+def test_the_record_takes_what_is_remembered_of_its_emulator(
+    own_cache: str, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert qemu.remembered_cpu(program) == {}, "nothing is asked"
+    monkeypatch.setattr("vgicmgr.host.probe.probe_host", lambda: ROOMY)
+    here = Emulators((replace(QEMU, path=program, cpu={"sve": False}),))
+    qemu.write_cache(own_cache, qemu.cache_key(ROOMY, [program]), here)
+    assert qemu.remembered_cpu(program) == {"sve": False}
+    assert qemu.remembered_cpu("/usr/local/bin/qemu") == {}
+
+
 def test_without_cache_it_is_asked_and_remembered_anew(
     own_cache: str, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

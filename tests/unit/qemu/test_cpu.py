@@ -56,6 +56,17 @@ def test_what_the_domain_turns_off() -> None:
     assert vcpu_features(cpu_of(replace(DOMAIN, pmu=False)), kernel()) == (PSCI, SVE, *PAUTH)
 
 
+def test_what_qemu_itself_says_of_the_hosts_cpu_where_nobody_set_it() -> None:
+    answered = {"sve": True, "sve128": True, "sve256": False, "pauth": False, "pmu": False}
+    cpu = cpu_of(domain(pmu="require")).as_answered(answered)
+    assert vcpu_features(cpu, kernel()) == (PSCI, PMU, SVE)
+    assert vector_lengths(sve_wishes(cpu), (128, 256)) == (128,)
+    shorter = cpu_of(domain(sve128="require")).as_answered({"sve": True, "sve128": True, "sve256": True})
+    assert vector_lengths(sve_wishes(shorter), (128, 256)) == (128,)
+    model = cpu_of(replace(DOMAIN, cpu_mode="custom", cpu_model="cortex-a57"))
+    assert model.as_answered(answered) == model
+
+
 def test_a_named_model_has_neither_sve_nor_pointer_authentication() -> None:
     cpu = cpu_of(replace(DOMAIN, cpu_mode="custom", cpu_model="cortex-a57"))
     assert vcpu_features(cpu, kernel()) == (PSCI, PMU)
