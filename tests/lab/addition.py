@@ -28,4 +28,5 @@ def _addition(release: Release, package: str) -> Path:
         command.call("tar", "-cf", folder / "addition.tar", "-C", tree, "usr")
         shutil.rmtree(tree)
 
-    return entry(f"{package}-{release}", (release, root(release).parent.name), build) / "addition.tar"
+    recipe = (release, root(release).parent.name, Path(__file__).read_bytes())
+    return entry(f"{package}-{release}", recipe, build) / "addition.tar"

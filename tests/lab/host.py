@@ -144,6 +144,13 @@ class Host(Connection):
         self.run(["pkill", "-HUP", "-x", "libvirtd"], check=True)
         self.run(["virsh", "version"], timeout=LIBVIRTD_SECONDS, check=True)
 
+    def show_hooks(self) -> None:
+        """Have libvirtd see the hooks that are there now: it looks for them when it starts, and on SIGHUP."""
+        if self.run(["pgrep", "-x", "libvirtd"]).exit_code == 0:
+            self.reload_libvirtd()
+        else:
+            self.start_libvirtd()
+
     def stop_libvirtd(self) -> None:
         """End libvirtd, unless it does not run; guests live on."""
         script = "pkill -x libvirtd; while pgrep -x libvirtd >/dev/null; do sleep 0.1; done"

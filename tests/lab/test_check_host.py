@@ -85,8 +85,8 @@ def test_the_capabilities_are_those_a_c_program_reads(
 
 
 def test_the_mode_is_the_one_in_the_kernel_log(document: dict[str, Any], kernel_log: str) -> None:
-    """Linux before 6.5 calls nVHE "Hyp"; "+NV2" is of nesting."""
-    logged = re.search(r"kvm \[1\]: (\w+)(?:\+NV2)? mode initialized successfully", kernel_log)
+    """nVHE is "Hyp" to Linux 6.1, and "Hyp nVHE" later; "+NV2" is of nesting."""
+    logged = re.search(r"kvm \[1\]: (?:Hyp )?(\w+)(?:\+NV2)? mode initialized successfully", kernel_log)
     assert logged
     assert document["kvm"]["mode"] == logged[1].replace("Hyp", "nVHE")
 
@@ -115,6 +115,7 @@ def test_the_gic_versions_are_those_kvm_logged(document: dict[str, Any], kernel_
         assert document["gic"]["versions"] == [2]
 
 
+@pytest.mark.parametrize("kind", ["bookworm", "trixie", "sid", "gicv2"], indirect=True)
 def test_the_gic_versions_are_those_libvirt_offers(host: Host, document: dict[str, Any]) -> None:
     host.start_libvirtd()
     capabilities = host.run(

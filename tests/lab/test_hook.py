@@ -23,8 +23,7 @@ def host(request: pytest.FixtureRequest, lab_host: LabHost) -> Iterator[Host]:
     """A host without GICv2, with the hook in place and libvirtd running."""
     host = lab_host(HOSTS[request.param])
     host.run([*VGICMGR, "hook", "install"], check=True)
-    host.start_libvirtd()
-    host.reload_libvirtd()
+    host.show_hooks()
     yield host
     host.run([*VGICMGR, "hook", "uninstall"], check=True)
     host.reload_libvirtd()

@@ -85,9 +85,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         pytest.skip(str(lacking))
 
 
+_facts: dict[HostSpec, HostFacts] = {}
+
+
 def facts(host: Host) -> HostFacts:
-    document = host.run(["python3", "-m", "vgicmgr.cli", "check-host", "--format", "json"]).stdout
-    return facts_of_document(json.loads(document))
+    """Asked of each kind of host once."""
+    if host.spec not in _facts:
+        document = host.run(["python3", "-m", "vgicmgr.cli", "check-host", "--format", "json"]).stdout
+        _facts[host.spec] = facts_of_document(json.loads(document))
+    return _facts[host.spec]
 
 
 def resolution_of(domain: Domain, host: Host) -> Resolution:
