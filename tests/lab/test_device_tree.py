@@ -291,7 +291,7 @@ def test_the_configuration_is_the_device_tree(release: Release, tmp_path: Path) 
     assert len(machines) > 10
     todo = list(dict.fromkeys(cases(version, machines)))
     with ThreadPoolExecutor(3) as pool:
-        wrong = list(pool.map(lambda case: list(compare(this, version, case, tmp_path, again=case.vcpus < 64)), todo))
+        wrong = list(pool.map(lambda case: list(compare(this, version, case, tmp_path, again=case.vcpus == 2)), todo))
     assert [line for lines in wrong for line in lines] == []
     assert [machine for machine in machines if not virt.has_machine(version, machine)] == []
     assert not virt.has_machine(version, (version[0] + 1, 0))

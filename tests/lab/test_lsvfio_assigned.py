@@ -102,7 +102,7 @@ def added(made: tuple[Call, ...]) -> list[str]:
     return [call.file for call in made if isinstance(call, AddVFIOFile)]
 
 
-@pytest.mark.parametrize("release", [Release.BOOKWORM, Release.SID])
+@pytest.mark.parametrize("release", [Release.SID])
 def test_the_plan_is_what_other_qemus_call(release: Release, lab_host: LabHost, library: bytes) -> None:
     host = prepared(lab_host(HostSpec(release, smmuv3=True, devices=DEVICES)))
     host.push("/root/kvm_trace.so", library, mode=0o755)
