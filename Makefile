@@ -22,7 +22,7 @@ unit: .venv/.installed
 	$(VENV)/bin/pytest tests/unit
 
 lab: .venv/.installed
-	$(VENV)/bin/pytest -n 2 --dist loadgroup tests/lab
+	$(VENV)/bin/pytest -n 2 --dist loadfile tests/lab
 
 # real migrations between pairs of lab hosts, each held against what the gate said of it beforehand; 'lab' has a few
 matrix: .venv/.lab

@@ -1,7 +1,6 @@
 """Hosts for tests: ``lab_host(HOSTS["trixie"])``, ``lab_pair(HOSTS["bookworm"], HOSTS["trixie"])``."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -28,15 +27,9 @@ class LabPair(Protocol):
         """Two booted hosts with libvirtd running, which other tests may have used unless ``fresh``."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that is in this folder; what is asked of one kind of host in one file stays in one process."""
-    here = Path(__file__).parent
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.is_relative_to(here):
-            item.add_marker("lab")
-            kind = item.callspec.params if hasattr(item, "callspec") else {}
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {kind.get('host', kind.get('kind', ''))}"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark all that is in this folder."""
+    item.add_marker("lab")
 
 
 @pytest.fixture(scope="session")
