@@ -5,7 +5,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.lab import command
+from tests.lab import command, kvm_trace
 from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
 from tests.lab.pair import Pair
@@ -68,3 +68,12 @@ def lab_pair(lab_pool: Pool) -> LabPair:
             pytest.skip(str(lacking))
 
     return pair
+
+
+@pytest.fixture(scope="session")
+def tracer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The library that, preloaded into a host's QEMU, writes its ioctls down."""
+    try:
+        return kvm_trace.library(tmp_path_factory.mktemp("kvm_trace"))
+    except Prerequisite as lacking:
+        pytest.skip(str(lacking))

@@ -58,7 +58,6 @@ HOSTS: Mapping[str, HostSpec] = {
     "no-its": HostSpec(its=False),
     "no-pmu": HostSpec(pmu=False),
     "no-pmu-bookworm": HostSpec(Release.BOOKWORM, pmu=False),
-    "no-pmu-sid": HostSpec(Release.SID, pmu=False),
     "max": HostSpec(cpu="max"),
     "max-bookworm": HostSpec(Release.BOOKWORM, cpu="max"),
     "max-sid": HostSpec(Release.SID, cpu="max"),

@@ -8,10 +8,9 @@ QEMU refuses one, so must vgicmgr.
 import itertools
 import json
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.lab.spec import HOSTS, Release
 from vgicmgr.domain.devices import read_devices
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.qemu import virt
+from vgicmgr.qemu.devicetree import Node, read_device_tree
 from vgicmgr.qemu.machine import Version
 from vgicmgr.vgic.configuration import MSIController
 from vgicmgr.vgic.document import qemu_arguments
@@ -142,51 +142,10 @@ def cases(version: Version, machines: Sequence[Version]) -> Iterator[Case]:
         yield Case(newest, vcpus, **row)  # type: ignore[arg-type]
 
 
-@dataclass
-class Node:
-    """A node of a flattened device tree (Devicetree Specification, chapter 5)."""
-
-    properties: dict[str, bytes] = field(default_factory=dict)
-    children: dict[str, "Node"] = field(default_factory=dict)
-
-    def cells(self, name: str) -> tuple[int, ...]:
-        data = self.properties.get(name, b"")
-        return struct.unpack(f">{len(data) // 4}I", data)
-
-    def ranges(self, name: str = "reg") -> list[tuple[int, int]]:
-        """Pairs of base and size, of two cells each."""
-        cells = self.cells(name)
-        return [(a << 32 | b, c << 32 | d) for a, b, c, d in zip(*[iter(cells)] * 4, strict=True)]
-
-    def compatible(self) -> list[str]:
-        return self.properties.get("compatible", b"").decode().split("\0")
-
-    def find(self, compatible: str) -> "Node | None":
-        return next((child for child in self.children.values() if compatible in child.compatible()), None)
-
-
-def read_tree(blob: bytes) -> Node:
-    magic, _, at, strings = struct.unpack_from(">4I", blob)
-    assert magic == 0xD00DFEED
-    root = Node()
-    stack = [root]
-    while True:
-        [token] = struct.unpack_from(">I", blob, at)
-        at += 4
-        if token == 1:  # FDT_BEGIN_NODE
-            end = blob.index(b"\0", at)
-            node = stack[-1].children.setdefault(blob[at:end].decode(), Node())
-            stack.append(node)
-            at = end + 4 & ~3
-        elif token == 2:  # FDT_END_NODE
-            stack.pop()
-        elif token == 3:  # FDT_PROP
-            length, name = struct.unpack_from(">2I", blob, at)
-            key = blob[strings + name : blob.index(b"\0", strings + name)].decode()
-            stack[-1].properties[key] = blob[at + 8 : at + 8 + length]
-            at = at + 8 + length + 3 & ~3
-        elif token == 9:  # FDT_END
-            return root.children[""]
+def ranges(node: Node | None) -> list[tuple[int, int]]:
+    """Pairs of base and size in ``reg``, of two cells each; none where there is no such node."""
+    cells = node.cells("reg") if node else ()
+    return [(a << 32 | b, c << 32 | d) for a, b, c, d in zip(*[iter(cells)] * 4, strict=True)]
 
 
 def dump(qemu: Qemu, arguments: Sequence[str], memory: int, to: Path) -> tuple[Node | None, str]:
@@ -196,7 +155,7 @@ def dump(qemu: Qemu, arguments: Sequence[str], memory: int, to: Path) -> tuple[N
     if not to.exists():
         assert done.returncode == 1, done
         return None, done.stderr.strip()
-    tree = read_tree(to.read_bytes())
+    tree = read_device_tree(to.read_bytes())
     to.unlink()
     return tree, ""
 
@@ -227,16 +186,16 @@ def differences(resolution: Resolution, tree: Node, case: Case) -> Iterator[str]
     if configuration.gic_version != 2:
         yield from same("redistributor regions", (in_use,), gic.cells("#redistributor-regions"))
     frames = [(region.base, region.size) for region in expected]
-    yield from same("GIC frames", frames, gic.ranges()[: len(frames)])
+    yield from same("GIC frames", frames, ranges(gic)[: len(frames)])
     if "virtualization=on" not in case.options():
-        yield from same("number of GIC frames", len(frames), len(gic.ranges()))
+        yield from same("number of GIC frames", len(frames), len(ranges(gic)))
     else:
         yield from same("maintenance interrupt", (1, virt.MAINTENANCE_INTID - 16), gic.cells("interrupts")[:2])
     its, v2m = gic.find("arm,gic-v3-its"), gic.find("arm,gic-v2m-frame")
     theirs = MSIController.ITS if its else MSIController.GICV2M if v2m else MSIController.NONE
     yield from same("MSI controller", configuration.msi, theirs)
     for ours, node in ((configuration.its, its), (configuration.gicv2m, v2m)):
-        yield from same("MSI frame", [(ours.base, ours.size)] if ours else [], node.ranges() if node else [])
+        yield from same("MSI frame", [(ours.base, ours.size)] if ours else [], ranges(node))
     pmu = tree.children.get("pmu", Node()).cells("interrupts")
     ours_pmu = (1, configuration.pmu_intid - 16) if configuration.pmu_intid else ()
     yield from same("PMU interrupt", ours_pmu, pmu[:2])
@@ -248,15 +207,15 @@ def differences(resolution: Resolution, tree: Node, case: Case) -> Iterator[str]
     pcie = tree.find("pci-host-ecam-generic")
     assert pcie
     ecam = others.get("VIRT_HIGH_PCIE_ECAM", others["VIRT_PCIE_ECAM"])
-    yield from same("PCIe configuration space", [ecam], pcie.ranges())
+    yield from same("PCIe configuration space", [ecam], ranges(pcie))
     windows = pcie.cells("ranges")
     found = [(b << 32 | c, f << 32 | g) for a, b, c, _, _, f, g in zip(*[iter(windows)] * 7, strict=True)]
     high = [others["VIRT_HIGH_PCIE_MMIO"]] if "VIRT_HIGH_PCIE_MMIO" in others else []
     yield from same("high PCIe MMIO", high, found[2:])
     smmu = tree.find("arm,smmu-v3")
-    yield from same("SMMUv3", [others["VIRT_SMMU"]] if "VIRT_SMMU" in others else [], smmu.ranges() if smmu else [])
+    yield from same("SMMUv3", [others["VIRT_SMMU"]] if "VIRT_SMMU" in others else [], ranges(smmu))
     memory = next(node for name, node in tree.children.items() if name.startswith("memory@"))
-    yield from same("memory", [others["VIRT_MEM"]], memory.ranges())
+    yield from same("memory", [others["VIRT_MEM"]], ranges(memory))
     cpus = sum(name.startswith("cpu@") for name in tree.children["cpus"].children)
     yield from same("vCPUs", configuration.vcpus, cpus)
 
@@ -366,7 +325,7 @@ def test_under_kvm_the_configuration_is_the_device_tree_too(lab_host: LabHost, k
         result = host.run(["qemu-system-aarch64", "-accel", "kvm", *arguments, "-object", backend, *more])
         dumped = result.exit_code == 0
         if dumped and resolution.configuration:
-            tree = read_tree(host.pull("/tmp/case.dtb"))
+            tree = read_device_tree(host.pull("/tmp/case.dtb"))
             wrong += [f"{case}: {line}" for line in differences(resolution, tree, case)]
         elif dumped != bool(resolution.configuration):
             words = [str(finding) for finding in resolution.findings]

@@ -11,7 +11,6 @@ from tests.lab import kvm_trace
 from tests.lab.conftest import LabHost
 from tests.lab.connection import Result
 from tests.lab.domains import Guest
-from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
 from tests.lab.spec import HostSpec, Release
 from tests.lab.vfio_host import DEVICES, NVME, OTHER, PAIR, bind, bound, held_open, prepared, spec
@@ -50,14 +49,6 @@ def trixie(lab_host: LabHost) -> Host:
     return host
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    try:
-        return kvm_trace.library(tmp_path_factory.mktemp("kvm_trace"))
-    except Prerequisite as lacking:
-        pytest.skip(str(lacking))
-
-
 @contextmanager
 def paused(host: Host, xml: str) -> Iterator[None]:
     """The domain, started but not running."""
@@ -89,11 +80,11 @@ def group_file(host: Host, device: str) -> str:
 # The call plan
 
 
-def test_the_plan_is_what_a_qemu_of_libvirts_calls(trixie: Host, library: bytes) -> None:
+def test_the_plan_is_what_a_qemu_of_libvirts_calls(trixie: Host, tracer: bytes) -> None:
     """Three devices, of which two share a group."""
     xml = domain(NVME, PAIR, OTHER)
     planned = calls(trixie, xml)
-    made = kvm_trace.bring_up(kvm_trace.of_libvirts_qemu(trixie, library, xml))
+    made = kvm_trace.bring_up(kvm_trace.of_libvirts_qemu(trixie, tracer, xml))
     assert list(map(str, made)) == planned
     assert added(made) == [group_file(trixie, NVME), group_file(trixie, PAIR)]
 
@@ -103,9 +94,9 @@ def added(made: tuple[Call, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("release", [Release.SID])
-def test_the_plan_is_what_other_qemus_call(release: Release, lab_host: LabHost, library: bytes) -> None:
+def test_the_plan_is_what_other_qemus_call(release: Release, lab_host: LabHost, tracer: bytes) -> None:
     host = prepared(lab_host(HostSpec(release, smmuv3=True, devices=DEVICES)))
-    host.push("/root/kvm_trace.so", library, mode=0o755)
+    host.push("/root/kvm_trace.so", tracer, mode=0o755)
     planned = calls(host, domain(PAIR))
     environment = {"LD_PRELOAD": "/root/kvm_trace.so", "KVM_TRACE": "/tmp/qemu.trace"}
     qemu = ["qemu-system-aarch64", *QEMU, "-M", "virt,gic-version=3", "-device", f"vfio-pci,host={PAIR}"]
@@ -118,9 +109,9 @@ def test_the_plan_is_what_other_qemus_call(release: Release, lab_host: LabHost, 
 QEMU = ["-accel", "kvm", "-cpu", "host", "-m", "128", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"]
 
 
-def test_a_device_that_is_plugged_later_is_in_no_plan(trixie: Host, library: bytes) -> None:
+def test_a_device_that_is_plugged_later_is_in_no_plan(trixie: Host, tracer: bytes) -> None:
     xml = domain(PAIR, teaming=TRANSIENT)
-    made = kvm_trace.bring_up(kvm_trace.of_libvirts_qemu(trixie, library, xml))
+    made = kvm_trace.bring_up(kvm_trace.of_libvirts_qemu(trixie, tracer, xml))
     assert CreateDevice(vfio.DEVICE_TYPE) not in made
     assert list(map(str, made)) == calls(trixie, xml)
 

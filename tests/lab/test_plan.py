@@ -12,7 +12,6 @@ import pytest
 from tests.lab import kvm_trace
 from tests.lab.conftest import LabHost
 from tests.lab.domains import Guest
-from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
 from tests.lab.spec import HOSTS, HostSpec, Release
 from vgicmgr.domain.devices import QEMU_NAMESPACE, read_devices
@@ -77,14 +76,6 @@ CASES = [
 QUIT = b'{"execute": "qmp_capabilities"}{"execute": "quit"}'
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    try:
-        return kvm_trace.library(tmp_path_factory.mktemp("kvm_trace"))
-    except Prerequisite as lacking:
-        pytest.skip(str(lacking))
-
-
 _facts: dict[HostSpec, HostFacts] = {}
 
 
@@ -111,10 +102,10 @@ def planned(domain: Domain, resolution: Resolution) -> tuple[Call, ...]:
 
 
 @pytest.mark.parametrize(("spec", "domain"), CASES)
-def test_the_plan_is_what_qemu_calls(spec: HostSpec, domain: Domain, lab_host: LabHost, library: bytes) -> None:
+def test_the_plan_is_what_qemu_calls(spec: HostSpec, domain: Domain, lab_host: LabHost, tracer: bytes) -> None:
     host = lab_host(spec)
     resolution = resolution_of(domain, host)
-    host.push("/root/kvm_trace.so", library, mode=0o755)
+    host.push("/root/kvm_trace.so", tracer, mode=0o755)
     host.run(["rm", "-f", "/tmp/qemu.trace"])
     qemu = ["qemu-system-aarch64", *qemu_arguments(resolution), "-nodefaults", "-display", "none", "-S"]
     environment = {"LD_PRELOAD": "/root/kvm_trace.so", "KVM_TRACE": "/tmp/qemu.trace"}
@@ -125,12 +116,12 @@ def test_the_plan_is_what_qemu_calls(spec: HostSpec, domain: Domain, lab_host: L
 @pytest.mark.parametrize("gic", [3, 2])
 @pytest.mark.parametrize("release", Release)
 def test_the_plan_is_what_a_qemu_of_libvirts_calls(
-    release: Release, gic: int, lab_host: LabHost, library: bytes
+    release: Release, gic: int, lab_host: LabHost, tracer: bytes
 ) -> None:
     host = lab_host(HOSTS[release] if gic == 3 else HostSpec(release, cpu="cortex-a57", gic=2))
     domain = Domain(Guest(vcpus=2), its=gic == 3)
     host.start_libvirtd()
-    trace = kvm_trace.of_libvirts_qemu(host, library, domain.xml())
+    trace = kvm_trace.of_libvirts_qemu(host, tracer, domain.xml())
     assert kvm_trace.bring_up(trace) == planned(domain, resolution_of(domain, host))
 
 
