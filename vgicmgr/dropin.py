@@ -14,10 +14,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import HookInstallError
 
 HOOKS_DIR = Path("/etc/libvirt/hooks")

@@ -1,7 +1,8 @@
 """Findings and verdicts: what was found, how bad it is, and what to do about it."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+from vgicmgr.dataclass import dataclass
 
 
 class Severity(Enum):

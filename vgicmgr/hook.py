@@ -30,7 +30,7 @@ from contextlib import suppress
 from vgicmgr.domain.settings import MAX_BYTES, DomainSettings, read_domain
 from vgicmgr.errors import DomainXMLError, PolicyError, VgicmgrError
 from vgicmgr.findings import Finding, Verdict
-from vgicmgr.policy import POLICY_FILE, Decision, Mode, Policy, read_policy
+from vgicmgr.policy import DEFAULT, POLICY_FILE, Decision, Mode, read_policy
 
 STDIN_SECONDS = 10.0
 """How long the XML may take to arrive, in seconds; libvirt writes it at once."""
@@ -88,7 +88,7 @@ class _Question:
         policy_file: str,
         seconds: float,
     ) -> int:
-        policy, policy_error = Policy(), None
+        policy, policy_error = DEFAULT, None
         try:
             policy = read_policy(policy_file)
         except PolicyError as error:

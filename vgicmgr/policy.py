@@ -20,9 +20,9 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import PolicyError
 from vgicmgr.findings import Finding, Severity, Verdict
 
@@ -53,8 +53,8 @@ class Decision:
 class Policy:
     """The mode as a whole, and by finding name where it differs."""
 
-    mode: Mode = Mode.ENFORCE
-    findings: Mapping[str, Mode] = field(default_factory=dict)
+    mode: Mode
+    findings: Mapping[str, Mode]
 
     def mode_of(self, finding: Finding) -> Mode:
         """What is done about this finding."""
@@ -73,8 +73,12 @@ class Policy:
         return Decision(tuple(refused), tuple(warned))
 
 
+DEFAULT = Policy(Mode.ENFORCE, {})
+"""Without a policy file."""
+
+
 def read_policy(path: str = POLICY_FILE) -> Policy:
-    """The policy in ``path``; :class:`Policy` as it is by default when there is no such file.
+    """The policy in ``path``; :data:`DEFAULT` when there is no such file.
 
     Raises :class:`PolicyError` when the file cannot be read (its ``__cause__`` is the :class:`OSError`) or understood.
     """
@@ -82,7 +86,7 @@ def read_policy(path: str = POLICY_FILE) -> Policy:
         # O_NONBLOCK: a FIFO in its place must not hang a guest's start
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        return Policy()
+        return DEFAULT
     except OSError as error:
         raise PolicyError(f"the policy {path} cannot be read: {os.strerror(error.errno or 0)}") from error
     try:
@@ -114,7 +118,7 @@ def parse_policy(text: str) -> Policy:
         parser.read_string(text)
     except configparser.Error as error:
         raise PolicyError(_why(error)) from None
-    mode, findings = Policy.mode, {}
+    mode, findings = DEFAULT.mode, {}
     for section in parser.sections():
         if section not in ("hook", "findings"):
             raise PolicyError(f"unknown section [{section}]")

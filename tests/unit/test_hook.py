@@ -452,11 +452,12 @@ class TestAsAProcess:
         """A guest's start waits for these imports."""
         program = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r}); import vgicmgr.hook, vgicmgr.vgic.start; "
-            "import vgicmgr.vgic.bringup; print(*sys.modules)"
+            "import vgicmgr.vgic.bringup, vgicmgr.abi.arrival; print(*sys.modules)"
         )
         run = subprocess.run(
             [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True, timeout=30
         )
         heavy = {"argparse", "json", "logging", "pathlib", "configparser", "typing", "tomllib", "xml.etree"}
+        heavy |= {"dataclasses", "inspect"}
         heavy |= {"subprocess", "lxml", "libvirt", "qemu.qmp", "vgicmgr.vfio.sysfs", "vgicmgr.host.capabilities"}
         assert heavy.isdisjoint(run.stdout.split())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vgicmgr.errors import PolicyError
 from vgicmgr.findings import Finding, Severity, Verdict
-from vgicmgr.policy import MAX_BYTES, Decision, Mode, Policy, parse_policy, read_policy
+from vgicmgr.policy import DEFAULT, MAX_BYTES, Decision, Mode, Policy, parse_policy, read_policy
 
 NO_GIC = Finding("gic-version-unsupported", Severity.ERROR, "no GICv2 here")
 NO_PMU = Finding("pmu-unsupported", Severity.ERROR, "no PMU here")
@@ -26,13 +26,13 @@ class TestDecide:
     """Errors refuse, warnings are logged, notes are neither."""
 
     def test_enforce(self) -> None:
-        assert Policy().decide(VERDICT) == Decision(refused=(NO_GIC, NO_PMU), warned=(OLD,))
+        assert DEFAULT.decide(VERDICT) == Decision(refused=(NO_GIC, NO_PMU), warned=(OLD,))
 
     def test_warn(self) -> None:
-        assert Policy(Mode.WARN).decide(VERDICT) == Decision(refused=(), warned=(NO_GIC, NO_PMU, OLD))
+        assert Policy(Mode.WARN, {}).decide(VERDICT) == Decision(refused=(), warned=(NO_GIC, NO_PMU, OLD))
 
     def test_off(self) -> None:
-        assert Policy(Mode.OFF).decide(VERDICT) == Decision(refused=(), warned=())
+        assert Policy(Mode.OFF, {}).decide(VERDICT) == Decision(refused=(), warned=())
 
     def test_one_finding_less_strict_than_the_rest(self) -> None:
         policy = Policy(Mode.ENFORCE, {"pmu-unsupported": Mode.WARN, "kernel-old": Mode.OFF})
@@ -43,11 +43,11 @@ class TestDecide:
         assert policy.decide(VERDICT) == Decision(refused=(NO_PMU,), warned=(NO_GIC, OLD))
 
     def test_a_warning_refuses_where_it_is_named_alone(self) -> None:
-        assert Policy(Mode.ENFORCE).decide(Verdict((OLD,))).refused == ()
+        assert Policy(Mode.ENFORCE, {}).decide(Verdict((OLD,))).refused == ()
         assert Policy(Mode.ENFORCE, {"kernel-old": Mode.ENFORCE}).decide(Verdict((OLD,))).refused == (OLD,)
 
     def test_nothing_found(self) -> None:
-        assert Policy().decide(Verdict()) == Decision((), ())
+        assert DEFAULT.decide(Verdict()) == Decision((), ())
 
 
 class TestParse:
@@ -57,7 +57,7 @@ class TestParse:
         assert parse_policy("") == Policy(Mode.ENFORCE, {})
 
     def test_the_shipped_file_says_the_default(self) -> None:
-        assert parse_policy(SHIPPED.read_text()) == Policy()
+        assert parse_policy(SHIPPED.read_text()) == DEFAULT
 
     def test_the_shipped_file_with_its_examples_uncommented(self) -> None:
         text = re.sub(r"^#([a-z-]+ = )", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
@@ -114,11 +114,11 @@ class TestRead:
     """The file itself."""
 
     def test_no_file_is_enforce(self, tmp_path: Path) -> None:
-        assert read_policy(str(tmp_path / "vgicmgr.conf")) == Policy(Mode.ENFORCE)
+        assert read_policy(str(tmp_path / "vgicmgr.conf")) == Policy(Mode.ENFORCE, {})
 
     def test_file(self, tmp_path: Path) -> None:
         (tmp_path / "vgicmgr.conf").write_text("[hook]\nmode = off\n")
-        assert read_policy(str(tmp_path / "vgicmgr.conf")) == Policy(Mode.OFF)
+        assert read_policy(str(tmp_path / "vgicmgr.conf")) == Policy(Mode.OFF, {})
 
     @pytest.mark.parametrize(
         ("content", "why"),

@@ -6,7 +6,6 @@ abort.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from vgicmgr.abi.incoming import read_incoming
 from vgicmgr.abi.record import ABIRecord
@@ -24,6 +23,13 @@ from vgicmgr.qemu.machine import machine_version, top_of_memory
 from vgicmgr.qemu.migration import Comparison, Rules, compare_lists, rules_of
 from vgicmgr.qemu.program import has_constant
 from vgicmgr.vgic.start import judge_settings
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 _NAMED = 3
 """How many registers a finding names in full; the others it counts, and names shortly up to :data:`_LISTED`."""

@@ -3,7 +3,6 @@
 Registers and register-like numbers are hexadecimal strings, since JSON readers lose bits of 64-bit numbers.
 """
 
-from dataclasses import fields
 from typing import Any
 
 from vgicmgr.abi.record import ABIRecord
@@ -19,15 +18,15 @@ _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 def to_document(record: ABIRecord) -> dict[str, Any]:
     """The document, ready for :func:`json.dumps`."""
     members: dict[str, Any] = {"document": KIND, "version": VERSION}
-    for member in fields(record):
-        value = getattr(record, member.name)
-        if member.name == "registers":
+    for member in record.__match_args__:
+        value = getattr(record, member)
+        if member == "registers":
             value = {register_name(number): hex(content) for number, content in value}
-        elif member.name in _HEX and value is not None:
+        elif member in _HEX and value is not None:
             value = hex(value)
         elif isinstance(value, tuple):
             value = list(value)
-        members[member.name] = value
+        members[member] = value
     return members
 
 
@@ -38,7 +37,7 @@ def from_document(document: Any) -> ABIRecord:
     if document.get("version") != VERSION:
         raise RecordError(f"the ABI record's document is not of version {VERSION}")
     try:
-        members = {member.name: document[member.name] for member in fields(ABIRecord)}
+        members: dict[str, Any] = {member: document[member] for member in ABIRecord.__match_args__}
         for name in _HEX:
             if members[name] is not None:
                 members[name] = int(members[name], 16)

@@ -5,11 +5,11 @@ fields' names and the values each takes besides its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from vgicmgr.abi.models import Model, Register
 from vgicmgr.abi.refusal import Refusal, register_layout
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.errors import VgicmgrError
 from vgicmgr.host.capabilities import with_iidr_revision
@@ -54,7 +54,7 @@ def _register_member(register: Register) -> dict[str, Any]:
     return {"value": hex(register.value), "accepts": accepts}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DocumentHost:
     """A host as its document shows it, as the destination of a guest with this CPU and GIC.
 

@@ -3,10 +3,10 @@
 As untrusted as :mod:`vgicmgr.domain.settings` has it, which is asked first and bounds size and depth.
 """
 
-from dataclasses import dataclass
 from xml.parsers import expat
 
 from vgicmgr.abi.record import ELEMENT, ABIRecord, Place, after_move, from_element
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import DomainXMLError
 
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -15,7 +15,7 @@ _ARGUMENT = ["domain", f"{_QEMU} commandline", f"{_QEMU} arg"]
 _MOST_ARGUMENTS = 10000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecordElement:
     """The record's element as it stands in ``<metadata>``: attributes and text."""
 
@@ -27,7 +27,7 @@ class RecordElement:
         return from_element(self.attributes, self.text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Incoming:
     """The elements of the record and of the host that the guest has moved to since, where they are there.
 

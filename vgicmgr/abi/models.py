@@ -6,11 +6,11 @@ so, which is why the hook on the host itself has the last word.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import product
 
 from vgicmgr.abi.refusal import register_layout
 from vgicmgr.abi.scratch import made
+from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
@@ -18,7 +18,7 @@ from vgicmgr.kvm.vcpu import VCPU, register_size
 from vgicmgr.qemu.cpu import CPU, vcpu_features
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Register:
     """A register's value, and what it accepts: ``anything``, or of each field in ``fields`` these values besides.
 
@@ -31,7 +31,7 @@ class Register:
     fields: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """A vCPU with these KVM_ARM_VCPU_* features: its SVE vector lengths in bits, and its registers by id."""
 

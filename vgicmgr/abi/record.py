@@ -13,11 +13,11 @@ import zlib
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from enum import Enum
 from itertools import pairwise
 from struct import Struct
 
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.errors import RecordError
 from vgicmgr.kvm import uapi
 
@@ -55,7 +55,7 @@ _MAX_TEXT = 256
 _UINT64 = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ABIRecord:
     """What a guest was booted with and can see.
 
@@ -163,16 +163,16 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
 def _attributes(record: ABIRecord) -> dict[str, str]:
     """Everything but the registers, as it stands in the element."""
     words = {"version": str(VERSION)}
-    for member in fields(record):
-        value = getattr(record, member.name)
-        name = member.name.replace("_", "-")
-        if member.name == "registers" or value is None:
+    for member in record.__match_args__:
+        value = getattr(record, member)
+        name = member.replace("_", "-")
+        if member == "registers" or value is None:
             continue
         if isinstance(value, bool):
             words[name] = str(int(value))
         elif isinstance(value, tuple):
             words[name] = " ".join(str(item).removeprefix(_FEATURE) for item in value)
-        elif isinstance(value, int) and member.name.startswith(("gicd", "icc", "gits")):
+        elif isinstance(value, int) and member.startswith(("gicd", "icc", "gits")):
             words[name] = f"{value:#x}"
         else:
             words[name] = str(value)

@@ -1,7 +1,6 @@
 """A register that a kernel does not take, and the words that name its fields. Pure."""
 
-from dataclasses import dataclass, replace
-
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.bitfields import Field, Layout
 from vgicmgr.kvm.idregs import layout
@@ -9,7 +8,7 @@ from vgicmgr.kvm.registers import register_name
 from vgicmgr.kvm.vcpu import register_size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
     """A register's id, its value here and the guest's, and the fields that are refused each by itself.
 

@@ -7,11 +7,11 @@ all is made, as after QEMU's reset (kvm_arm_reset_vcpu).
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 
 from vgicmgr.abi.record import ABIRecord
 from vgicmgr.abi.refusal import Refusal, register_layout
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
@@ -36,7 +36,7 @@ _GICC_BASE = 0x0801_0000
 _ITS_BASE = 0x0808_0000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scratch:
     """What was made: descriptors to ask, and what QEMU chose. ``ids`` are the registers in QEMU's list, ascending."""
 

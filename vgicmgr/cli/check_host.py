@@ -3,8 +3,8 @@
 import os
 import sys
 from argparse import Namespace, _SubParsersAction
-from dataclasses import replace
 
+from vgicmgr.dataclass import replace
 from vgicmgr.host.judge import judge_host
 from vgicmgr.host.probe import probe_host
 from vgicmgr.host.qemu import ask_emulators

@@ -2,10 +2,10 @@
 
 import json
 from argparse import Namespace, _SubParsersAction
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:

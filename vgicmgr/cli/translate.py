@@ -95,8 +95,7 @@ def translate(xml: bytes, options: Namespace) -> "Resolution":
 
     Raises :class:`~vgicmgr.errors.VgicmgrError`.
     """
-    from dataclasses import replace
-
+    from vgicmgr.dataclass import replace
     from vgicmgr.domain.devices import read_devices
     from vgicmgr.domain.metadata import read_wishes
     from vgicmgr.domain.settings import read_domain

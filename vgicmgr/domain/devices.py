@@ -3,8 +3,7 @@
 Source of every element: libvirt, ``docs/formatdomain.rst`` and ``docs/drvqemu.rst``.
 """
 
-from dataclasses import dataclass
-
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import read_domain
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Devices:
     """``iommu``: the models of ``<iommu>``; ``root_ports``: PCIe root ports and switch ports, which need MSI-X.
 

@@ -6,12 +6,17 @@ Source of every element: libvirt, ``docs/formatdomain.rst``; of the arguments: Q
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+
+from vgicmgr.dataclass import dataclass
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostDevice:
     """A ``<hostdev>`` or ``<interface type='hostdev'>`` that VFIO assigns, or a ``-device`` that says the same to QEMU.
 

@@ -3,10 +3,10 @@
 libvirt keeps it, carries it along on migration and gives it no meaning. Its schema is ``xml/vgicmgr.rng``.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.errors import DomainXMLError
 
@@ -29,7 +29,7 @@ class Unmet(Enum):
     WARN = "warn"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddressWish:
     """Where a device shall be: its name in the schema, and the guest physical address."""
 
@@ -37,7 +37,7 @@ class AddressWish:
     base: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wishes:
     """What the element asks for; None, or an empty string, where it says nothing.
 

@@ -5,9 +5,9 @@ another host and is read by a root process, so expat reads it without a DTD, wit
 and attributes but never quotes what stands in them.
 """
 
-from dataclasses import dataclass
 from xml.parsers import expat
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import DomainXMLError
 
 TYPE_CHECKING = False  # 'typing' is slow to start

@@ -3,7 +3,7 @@
 A value of ``None`` means that the kernel could not be asked; :attr:`HostCapabilities.unanswered` says why.
 """
 
-from dataclasses import dataclass, field
+from vgicmgr.dataclass import dataclass
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -147,7 +147,7 @@ class HostCapabilities:
     its: ITS | None = None
     pmu: PMU | None = None
     vcpu: VCPU | None = None
-    unanswered: tuple[str, ...] = field(default=())
+    unanswered: tuple[str, ...] = ()
     """What the kernel says it has, yet refused to give or tell; one sentence each."""
     qemu: "Emulators | None" = None
     """What the installed QEMUs say; None where nobody asked for it (:func:`vgicmgr.host.qemu.ask_emulators`)."""

@@ -1,9 +1,9 @@
 """The report of ``vgicmgr check-host``: capabilities and findings in, lines of text out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.host import capabilities as host
 from vgicmgr.host.capabilities import HostCapabilities
@@ -30,7 +30,7 @@ _COLOURS = {Mark.OK: "32", Mark.NONE: "2", Mark.WARNING: "33", Mark.MISSING: "31
 _MARK_OF = {Severity.ERROR: Mark.MISSING, Severity.WARNING: Mark.WARNING, Severity.NOTE: Mark.NONE}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """One answer: its label and value, and the names of the findings that are about it."""
 
@@ -40,7 +40,7 @@ class Line:
     mark: Mark = Mark.OK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """Lines under one heading."""
 

@@ -4,12 +4,11 @@ Source: ``Documentation/virt/kvm/devices/``. A device's module declares its attr
 names; the numbers come from :mod:`vgicmgr.kvm.uapi`.
 """
 
-from dataclasses import dataclass, replace
-
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.kvm import uapi
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attribute:
     """One attribute: ``group`` and ``name`` as in the header (``name`` is empty where a group has but one).
 

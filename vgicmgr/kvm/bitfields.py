@@ -1,10 +1,11 @@
 """Registers as fields of bits, named and laid out as the architecture does it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from vgicmgr.dataclass import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     """``width`` bits of a register from bit ``lsb`` on; ``signed`` in two's complement (0xf: -1, not implemented)."""
 
@@ -24,7 +25,7 @@ class Field:
         return value - (1 << self.width) if self.signed and value >> (self.width - 1) else value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The fields of a register of ``width`` bits, from the most significant one down."""
 

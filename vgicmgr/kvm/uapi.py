@@ -5,11 +5,12 @@ Sources: ``include/uapi/linux/kvm.h``, ``arch/arm64/include/uapi/asm/kvm.h``, ``
 the headers of every kernel of the lab and compares each of them.
 """
 
-from dataclasses import dataclass
 from struct import Struct as Layout
 
+from vgicmgr.dataclass import dataclass
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Struct:
     """A C structure of the interface: its name, its layout for :mod:`struct`, and its members in order.
 

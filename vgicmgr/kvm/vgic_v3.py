@@ -1,7 +1,6 @@
 """VGICv3: the in-kernel GICv3 (``Documentation/virt/kvm/devices/arm-vgic-v3.rst``)."""
 
-from dataclasses import dataclass
-
+from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.attribute import Attribute, attribute
 from vgicmgr.kvm.descriptor import Descriptor
@@ -73,7 +72,7 @@ def line_level(first_intid: int, mpidr: int = 0) -> Attribute:
     return LEVEL_INFO.at(affinity(mpidr) | info | first_intid, f"line level of INTIDs from {first_intid}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RedistributorRegion:
     """One region of contiguous redistributors: ``index``, guest physical ``base`` (64 KiB aligned), ``count``."""
 

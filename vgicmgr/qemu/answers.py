@@ -5,13 +5,13 @@ Sources: QEMU's ``qapi/machine.json``, ``qapi/misc-arm.json``, ``qapi/qom.json``
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.qemu.emulator import Emulator
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answers:
     """What the commands returned, as they are named; of the GIC's and the CPU's, None without KVM."""
 

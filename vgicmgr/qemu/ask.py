@@ -12,10 +12,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import IO
 
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 from vgicmgr.qemu.answers import Answers, default_machine, from_answers
 from vgicmgr.qemu.emulator import Emulator, Emulators, NotAsked

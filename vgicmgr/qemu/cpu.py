@@ -5,9 +5,9 @@ Sources: QEMU's ``target/arm/kvm.c`` (kvm_arm_get_host_cpu_features, kvm_arch_in
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import DomainSettings
 
 _ON = ("on", "yes", "true", "y")
@@ -16,7 +16,7 @@ _OWN_CPU = ("host", "max")
 _CPU_TYPES = ("host-arm-cpu.", "max-arm-cpu.", "arm-cpu.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CPU:
     """A ``-cpu`` argument: model and properties (``{"sve": "off"}``)."""
 

@@ -50,7 +50,7 @@ class Node:
         return tuple(cells[at] << 32 | cells[at + 1] for at in range(0, len(cells) - 3, 4))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestTree:
     """What a guest is told by its device tree: base addresses, INTIDs, and how many vCPUs there are."""
 

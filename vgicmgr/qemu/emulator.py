@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from vgicmgr.dataclass import dataclass
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 

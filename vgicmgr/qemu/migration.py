@@ -6,9 +6,9 @@ Distributions have taken the newer way into older versions, so that the program 
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import CannotTell
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import sysreg
@@ -27,7 +27,7 @@ class Rules(Enum):
     The last such register alone decides, as the code stands in QEMU 11."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """What comes of two lists: ids only in the stream that end the load (``fatal``) or are left out (``dropped``).
 

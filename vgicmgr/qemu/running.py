@@ -16,10 +16,10 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import CannotTell
 from vgicmgr.qemu.devicetree import MAX_BYTES, DeviceTreeError, GuestTree, guest_tree, read_device_tree
 from vgicmgr.qemu.machine import Version
@@ -59,7 +59,7 @@ _ITS_TYPES = ("arm-gicv3-its", "arm-its-kvm")
 _V2M_TYPE = "arm-gicv2m"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunningVCPU:
     """``cpu_type``: QEMU's QOM type, such as ``host-arm-cpu``. ``pmu_intid``: None where it has no PMU."""
 
@@ -68,7 +68,7 @@ class RunningVCPU:
     pmu_intid: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunningMachine:
     """A running ``virt`` machine as its QEMU has it. Addresses are guest physical, sizes in bytes.
 

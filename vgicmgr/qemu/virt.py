@@ -1,8 +1,8 @@
 """QEMU's ``virt`` machine: its memory map, its interrupts and what its versions differ in (hw/arm/virt.c)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.qemu.machine import (
     GIB,
     GIC_REDIST_VCPUS,
@@ -47,7 +47,7 @@ KVM_EL2_SINCE: Version = (10, 1)
 """The QEMU version since which virtualization=on gives a KVM guest EL2."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemoryRegion:
     """An entry of the memory map, under its name there; guest physical ``base`` and ``size`` in bytes."""
 
@@ -87,7 +87,7 @@ BASE_MEMORY_MAP = {
 """base_memmap, as far as it matters to the interrupt controller and to who looks at the map; the same since 2.6."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Properties:
     """The machine's properties (``-machine virt,NAME=VALUE``); None or empty where QEMU's default holds.
 
@@ -149,7 +149,7 @@ def since(first: Version, machine: Version | None) -> bool:
     return machine is None or machine >= first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HighMemory:
     """The regions above guest memory that are there, and ``ipa_bits``: what a VM with this map is made with."""
 

@@ -3,9 +3,9 @@
 import errno
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import VgicmgrError
 from vgicmgr.vfio import sysfs
 from vgicmgr.vfio.container import Group
@@ -14,7 +14,7 @@ from vgicmgr.vfio.errors import VfioError
 from vgicmgr.vfio.inventory import Device
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AssignedDevice:
     """A device of this host; None where this host cannot tell."""
 
@@ -35,7 +35,7 @@ class AssignedDevice:
     """Whether its MSIs can be none but its own (interrupt remapping): VFIO's answer for a group that nobody uses."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AssignedDevices:
     """Those of a domain, as far as they are on this host."""
 

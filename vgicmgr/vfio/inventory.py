@@ -1,7 +1,8 @@
 """Assigned and assignable devices, as values: what VFIO, sysfs and the device's configuration space say."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from vgicmgr.dataclass import dataclass
 
 GENERIC_DRIVERS = ("vfio-pci", "vfio-platform", "vfio-amba")
 """VFIO's own drivers, which know no device well enough to migrate it (Linux 6.1 to 7.2: no ``mig_ops``)."""
@@ -15,7 +16,7 @@ class Bus(StrEnum):
     AMBA = "amba"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Area:
     """A part of a region, in bytes from its start."""
 
@@ -23,7 +24,7 @@ class Area:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Region:
     """``struct vfio_region_info`` and its capabilities; sizes and offsets in bytes."""
 
@@ -44,7 +45,7 @@ class Region:
     """Type and subtype of a region of a driver's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Irq:
     """``struct vfio_irq_info``."""
 
@@ -57,7 +58,7 @@ class Irq:
     """``eventfd``, ``maskable``, ``automasked``, ``noresize``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceInfo:
     """What VFIO says of an open device."""
 
@@ -73,7 +74,7 @@ class DeviceInfo:
     """Whether the device itself logs what it writes to (VFIO_DEVICE_FEATURE_DMA_LOGGING_START)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PciConfig:
     """What the configuration space says; None: beyond its first 64 bytes only root can read it."""
 
@@ -84,7 +85,7 @@ class PciConfig:
     """Vectors; 0: no such capability. Of MSI-X this is the size of the table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PciDevice:
     """What sysfs says of a PCI device; ids as in ``lspci -n``."""
 
@@ -103,7 +104,7 @@ class PciDevice:
         return self.class_code >> 16 == 0x06
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FirmwareNode:
     """Where the firmware describes a platform device, and what of its resources is told there."""
 
@@ -115,7 +116,7 @@ class FirmwareNode:
     """The n-th is interrupt n."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Device:
     """A device that is bound to VFIO or could be."""
 
@@ -184,7 +185,7 @@ class Device:
         return of_config
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class User:
     """A process that has a group or device open."""
 
@@ -197,7 +198,7 @@ class User:
         return f"guest {self.guest}" if self.guest else f"{self.command} ({self.pid})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """An IOMMU group: the devices that can only be assigned together."""
 
@@ -219,7 +220,7 @@ class Group:
         return not self.in_the_way if self.status is None else self.status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Host:
     """What the host has of VFIO and IOMMUs."""
 
@@ -235,7 +236,7 @@ class Host:
     """vfio_iommu_type1's parameter; None: the module is not loaded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inventory:
     """All of it."""
 

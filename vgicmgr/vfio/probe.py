@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell, VgicmgrError
 from vgicmgr.vfio import sysfs
 from vgicmgr.vfio.container import DEV_IOMMU, DEV_VFIO, Container, Group

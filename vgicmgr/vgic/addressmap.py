@@ -1,8 +1,8 @@
 """Where a VMM puts the interrupt controller: QEMU's ``virt`` machine, or another VMM (:mod:`vgicmgr.vgic.mapfile`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.machine import GIB, MEM_BASE, machine_version, top_of_memory
@@ -10,7 +10,7 @@ from vgicmgr.qemu.virt import HighMemory, MemoryRegion, Properties
 from vgicmgr.vgic.configuration import Region
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddressMap:
     """A VMM's addresses and interrupt numbers; a Region is None where the VMM has no such device.
 

@@ -1,7 +1,6 @@
 """Translate and rehearse in one, for the hook: whether this host's kernel brings a domain's interrupt controller up."""
 
-from dataclasses import replace
-
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.devices import Devices
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.findings import Finding, Verdict

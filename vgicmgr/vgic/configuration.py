@@ -1,8 +1,8 @@
 """The vGIC configuration: a domain's settings resolved against a machine type. Values only."""
 
-from dataclasses import dataclass
 from enum import Enum
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 
 
@@ -28,7 +28,7 @@ class Source(Enum):
     """No host was asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """One thing that was decided: ``subject`` (such as ``GIC version``), what it came to, and who decided."""
 
@@ -37,7 +37,7 @@ class Decision:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Region:
     """A range of guest physical addresses; ``base`` and ``size`` in bytes."""
 
@@ -50,7 +50,7 @@ class Region:
         return self.base + self.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VGICConfiguration:
     """Everything about a guest's interrupt controller that QEMU and the kernel settle between them.
 

@@ -1,7 +1,6 @@
 """What of a host decides about a vGIC configuration: from its capabilities, from their document, or assumed."""
 
-from dataclasses import dataclass
-
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import VgicmgrError
 from vgicmgr.kvm import vgic_v2
 from vgicmgr.vgic.configuration import Source
@@ -19,7 +18,7 @@ class HostDocumentError(VgicmgrError):
     """A host capabilities document cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostFacts:
     """What of a host decides about a configuration.
 

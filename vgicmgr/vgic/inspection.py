@@ -1,11 +1,11 @@
 """What a running QEMU configured, held against the configuration that a domain's settings come to; pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from html import escape
 from typing import TYPE_CHECKING
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.qemu.machine import machine_version
 from vgicmgr.vgic.configuration import MSIController, VGICConfiguration
 
@@ -24,7 +24,7 @@ class Basis(Enum):
     """The machine's own properties, where no domain XML was given: whether QEMU's devices are what they come to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One subject as each side has it; None where a side does not say."""
 
@@ -40,7 +40,7 @@ class Row:
         return len(said) > 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inspection:
     """A running machine beside what it should be."""
 

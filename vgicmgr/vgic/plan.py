@@ -7,8 +7,8 @@ registers, and what comes after the machine is made.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
@@ -16,7 +16,7 @@ from vgicmgr.qemu.virt import MAINTENANCE_INTID
 from vgicmgr.vgic.configuration import MSIController, VGICConfiguration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateVM:
     """KVM_CREATE_VM with a type of ``ipa_bits`` (0: the kernel's default of 40)."""
 
@@ -26,7 +26,7 @@ class CreateVM:
         return f"KVM_CREATE_VM with an IPA size of {self.ipa_bits or 40} bits"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateVCPU:
     """KVM_CREATE_VCPU with the id ``vcpu``."""
 
@@ -36,7 +36,7 @@ class CreateVCPU:
         return f"KVM_CREATE_VCPU {self.vcpu}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InitVCPU:
     """KVM_ARM_VCPU_INIT for the preferred target, with ``features`` (KVM_ARM_VCPU_*) in the order of their bits."""
 
@@ -47,7 +47,7 @@ class InitVCPU:
         return f"KVM_ARM_VCPU_INIT of vCPU {self.vcpu} with {', '.join(self.features) or 'no features'}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetVectorLengths:
     """KVM_SET_ONE_REG of KVM_REG_ARM64_SVE_VLS: the vCPU has the SVE vector ``lengths``, in bits and ascending."""
 
@@ -58,7 +58,7 @@ class SetVectorLengths:
         return f"KVM_SET_ONE_REG KVM_REG_ARM64_SVE_VLS of vCPU {self.vcpu} = {', '.join(map(str, self.lengths))} bits"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FinalizeVCPU:
     """KVM_ARM_VCPU_FINALIZE of ``feature``."""
 
@@ -69,7 +69,7 @@ class FinalizeVCPU:
         return f"KVM_ARM_VCPU_FINALIZE of vCPU {self.vcpu}: {self.feature}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateDevice:
     """KVM_CREATE_DEVICE of ``device_type`` (KVM_DEV_TYPE_*)."""
 
@@ -79,7 +79,7 @@ class CreateDevice:
         return f"KVM_CREATE_DEVICE {self.device_type}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetDeviceAttribute:
     """KVM_SET_DEVICE_ATTR on the device of ``device_type``; ``value`` is None where the attribute has no data."""
 
@@ -91,7 +91,7 @@ class SetDeviceAttribute:
         return f"KVM_SET_DEVICE_ATTR of {self.device_type}: {_setting(self.attribute, self.value)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetVCPUAttribute:
     """KVM_SET_DEVICE_ATTR on a vCPU; ``value`` is None where the attribute has no data."""
 
@@ -103,7 +103,7 @@ class SetVCPUAttribute:
         return f"KVM_SET_DEVICE_ATTR of vCPU {self.vcpu}: {_setting(self.attribute, self.value)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CreateIRQChip:
     """KVM_CREATE_IRQCHIP: a GICv2 as it was made before the device control API."""
 
@@ -111,7 +111,7 @@ class CreateIRQChip:
         return "KVM_CREATE_IRQCHIP"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetDeviceAddress:
     """KVM_ARM_SET_DEVICE_ADDR of ``address_type`` (KVM_VGIC_V2_ADDR_TYPE_*), for a GICv2 by KVM_CREATE_IRQCHIP."""
 
@@ -122,7 +122,7 @@ class SetDeviceAddress:
         return f"KVM_ARM_SET_DEVICE_ADDR {self.address_type} = {self.address:#x}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddVFIOFile:
     """KVM_SET_DEVICE_ATTR of KVM_DEV_VFIO_FILE_ADD on KVM's VFIO device, with a descriptor of ``file``."""
 

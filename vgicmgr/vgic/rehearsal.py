@@ -7,9 +7,9 @@ No vCPU is run and no memory is given. All descriptors are closed at the end, al
 import errno
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.descriptor import Descriptor

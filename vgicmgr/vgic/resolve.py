@@ -5,9 +5,9 @@ What QEMU decides: ``machvirt_init`` and what it calls (hw/arm/virt.c), ``kvm_ar
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.devices import Devices
 from vgicmgr.domain.metadata import Unmet, Wishes
 from vgicmgr.domain.settings import DomainSettings
@@ -39,7 +39,7 @@ NO_WISHES = Wishes()
 NO_DEVICES = Devices()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resolution:
     """What became of a domain's settings: a configuration, or findings that refuse one.
 
@@ -52,7 +52,7 @@ class Resolution:
     findings: tuple[Finding, ...]
     address_map: AddressMap | None = None
     machine_options: tuple[tuple[str, str], ...] = ()
-    properties: Properties = field(default_factory=Properties)
+    properties: Properties = Properties()
     cpu: tuple[str, tuple[tuple[str, bool], ...]] = ("host", ())
     devices: Devices = NO_DEVICES
 

@@ -2,12 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.hook import quoted
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lifecycle:
     """libvirt's VIR_DOMAIN_EVENT_ID_LIFECYCLE: ``event`` is a virDomainEventType, ``detail`` what that one defines.
 
@@ -20,7 +20,7 @@ class Lifecycle:
     detail: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """What the hook decided: ``decision`` is its word for it, ``findings`` are names.
 
@@ -36,7 +36,7 @@ class Decision:
     anew: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failed:
     """A guest's start or arrival failed; ``why`` are QEMU's last words.
 
@@ -48,7 +48,7 @@ class Failed:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connected:
     """libvirt can be reached, and these guests are active."""
 
@@ -56,7 +56,7 @@ class Connected:
     guests: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lost:
     """libvirt cannot be reached any more."""
 

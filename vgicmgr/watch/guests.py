@@ -5,9 +5,9 @@ order of those of a migration.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import Enum
 
+from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.watch.events import Connected, Decision, Event, Failed, Lifecycle, Lost
 
 
@@ -22,7 +22,7 @@ class State(Enum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Guest:
     """One guest: the gate's verdict on it, and what became of it, in words; ``since`` as the events' time."""
 
@@ -33,7 +33,7 @@ class Guest:
     outcome: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """Something that happened; ``guest`` is empty where it is about the host."""
 
