@@ -8,6 +8,7 @@
      ├── DomainXMLError        a domain XML that cannot be read
      ├── PolicyError           a policy file that cannot be read
      ├── RecordError           an ABI record that cannot be read, or not be written
+     ├── domain.LibvirtError   libvirt refused (vgicmgr.domain.connection)
      ├── HookInstallError      the hook cannot be put in place or taken away
      └── kvm.KvmError          an ioctl refused by the kernel (vgicmgr.kvm.errors)
 

@@ -127,10 +127,10 @@ def _guest(options: Namespace) -> "tuple[ABIRecord, DomainSettings, tuple[str, .
             return record, _settings_of(record), ()
         xml = _read(options.xml)
         return record, read_domain(xml), read_incoming(xml).arguments
-    from vgicmgr.abi.writer import connected, live_domain
+    from vgicmgr.domain.connection import connect
 
-    with connected(options.connect) as connection:
-        xml = live_domain(connection, options.guest).XMLDesc(0).encode()
+    with connect(options.connect) as connection:
+        xml = connection.running_xml(options.guest)
     incoming = read_incoming(xml)
     record_sent = incoming.sent()
     if record_sent is None:

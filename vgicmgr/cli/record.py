@@ -4,7 +4,6 @@ import sys
 from argparse import Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
 
-from vgicmgr.abi.record import ABIRecord
 from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:
@@ -45,10 +44,14 @@ def run(options: Namespace) -> int:
 def show(options: Namespace) -> int:
     """Print the record."""
     from vgicmgr.abi.document import render, to_document
-    from vgicmgr.abi.writer import connected, live_domain
+    from vgicmgr.abi.incoming import read_incoming
+    from vgicmgr.domain.connection import connect
 
-    with connected(options.connect) as connection:
-        record = _record(live_domain(connection, options.domain))
+    with connect(options.connect) as connection:
+        element = read_incoming(connection.running_xml(options.domain)).element
+    if element is None:
+        raise _no_record()
+    record = element.record()
     if options.format == "json":
         import json
 
@@ -60,9 +63,10 @@ def show(options: Namespace) -> int:
 
 def write(options: Namespace) -> int:
     """Write the record."""
-    from vgicmgr.abi.writer import connected, write_record
+    from vgicmgr.abi.writer import write_record
+    from vgicmgr.domain.connection import connect
 
-    with connected(options.connect) as connection:
+    with connect(options.connect, read_only=False) as connection:
         done = write_record(connection, options.domain, force=options.force)
     print(f"{options.domain}: {_DONE[done]}")
     return 0
@@ -81,13 +85,12 @@ def verify(options: Namespace) -> int:
     """Judge an arrival on this host."""
     from vgicmgr.abi.arrival import judge_arrival
     from vgicmgr.abi.incoming import read_incoming
-    from vgicmgr.abi.writer import connected, live_domain
+    from vgicmgr.domain.connection import connect
     from vgicmgr.domain.settings import read_domain
     from vgicmgr.qemu.migration import rules_of
 
-    with connected(options.connect) as connection:
-        domain = live_domain(connection, options.domain)
-        xml = domain.XMLDesc(0).encode()
+    with connect(options.connect) as connection:
+        xml = connection.running_xml(options.domain)
     settings, incoming = read_domain(xml), read_incoming(xml)
     record = incoming.sent()
     if record is None:
@@ -97,15 +100,6 @@ def verify(options: Namespace) -> int:
         print(f"{finding.severity.value}: {finding}")
     print(f"{options.domain}: {'could' if verdict.ok else 'could not'} arrive on this host")
     return 0 if verdict.ok else 1
-
-
-def _record(domain: object) -> ABIRecord:
-    from vgicmgr.abi.writer import read_record
-
-    record = read_record(domain)
-    if record is None:
-        raise _no_record()
-    return record
 
 
 def _no_record() -> CannotTell:

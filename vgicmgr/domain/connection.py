@@ -1,10 +1,12 @@
-"""The libvirt connection: reading a domain's XML, and redefining a domain. libvirt-python is imported on first use."""
+"""The libvirt connection: reading a domain's XML, and writing what is ours. libvirt-python is imported on first use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from vgicmgr.errors import CannotTell, VgicmgrError
+
+SYSTEM = "qemu:///system"
 
 
 class LibvirtError(VgicmgrError):
@@ -23,14 +25,23 @@ def connect(uri: str = "", *, read_only: bool = True) -> Iterator["Connection"]:
         raise CannotTell("libvirt's Python module is missing", "install python3-libvirt (libvirt-python)") from None
     # what libvirt has to say comes as an exception; it need not be on standard error, too
     libvirt.registerErrorHandler(_silent, None)
-    try:
+    with refusals("libvirt cannot be reached"):
         raw = libvirt.openReadOnly(uri or None) if read_only else libvirt.open(uri or None)
-    except libvirt.libvirtError as error:
-        raise LibvirtError(f"libvirt cannot be reached: {_said(error)}") from None
     try:
         yield Connection(raw, read_only=read_only)
     finally:
         raw.close()
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Within it, libvirt's errors become :class:`LibvirtError`: ``what``, and libvirt's own words."""
+    import libvirt
+
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise LibvirtError(f"{what}: {' '.join(str(error).split())[:500]}") from None
 
 
 class Connection:
@@ -47,7 +58,7 @@ class Connection:
         import libvirt
 
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE if persistent else 0
-        try:
+        with refusals(f"domain '{name}'"):
             domain = self._domain(name)
             if persistent and not domain.isPersistent():
                 raise LibvirtError(f"domain '{name}' is transient: it has no definition to change", "define it first")
@@ -55,41 +66,44 @@ class Connection:
             if not self._read_only:
                 flags |= libvirt.VIR_DOMAIN_XML_SECURE
             xml: str = domain.XMLDesc(flags)
-        except libvirt.libvirtError as error:
-            raise LibvirtError(f"domain '{name}': {_said(error)}") from None
         return xml.encode()
 
     def running_domain(self, name: str) -> Any:
         """A running domain (libvirt's ``virDomain``), by its name or UUID; raises :class:`LibvirtError`."""
-        import libvirt
-
-        try:
+        with refusals(f"domain '{name}'"):
             domain = self._domain(name)
             active = domain.isActive()
-        except libvirt.libvirtError as error:
-            raise LibvirtError(f"domain '{name}': {_said(error)}") from None
         if not active:
             raise LibvirtError(f"domain '{name}' does not run", "start it first")
         return domain
+
+    def running_xml(self, name: str) -> bytes:
+        """A running domain's XML without what is secret in it; raises :class:`LibvirtError`."""
+        domain = self.running_domain(name)
+        with refusals(f"domain '{name}'"):
+            xml: str = domain.XMLDesc(0)
+        return xml.encode()
 
     def define(self, xml: bytes) -> None:
         """Define, or redefine, the persistent domain that this XML describes; raises :class:`LibvirtError`."""
         import libvirt
 
-        try:
+        with refusals("libvirt does not take the domain"):
             self._raw.defineXMLFlags(xml.decode(), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-        except libvirt.libvirtError as error:
-            raise LibvirtError(f"libvirt does not take the domain: {_said(error)}") from None
 
     def emulator_version(self) -> tuple[int, int] | None:
         """Major and minor version of the connection's default QEMU; None where it does not tell."""
-        import libvirt
-
         try:
-            number: int = self._raw.getVersion()
-        except libvirt.libvirtError:
+            with refusals("QEMU's version"):
+                number: int = self._raw.getVersion()
+        except LibvirtError:
             return None
         return number // 1_000_000, number // 1_000 % 1_000
+
+    def versions(self) -> tuple[str, str]:
+        """QEMU's and libvirt's versions, as ``10.0.2``; raises :class:`LibvirtError`."""
+        with refusals("libvirt's and QEMU's versions"):
+            return _dotted(self._raw.getVersion()), _dotted(self._raw.getLibVersion())
 
     def _domain(self, name: str) -> Any:
         import libvirt
@@ -109,5 +123,5 @@ def _silent(_context: object, _error: object) -> None:
     pass
 
 
-def _said(error: Any) -> str:
-    return " ".join(str(error).split())[:500]
+def _dotted(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

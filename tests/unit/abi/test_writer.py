@@ -11,13 +11,22 @@ from tests.unit.abi.examples import RECORD
 from vgicmgr.abi import writer
 from vgicmgr.abi.incoming import read_incoming
 from vgicmgr.abi.record import ABIRecord, Place, to_xml
-from vgicmgr.errors import CannotTell, RecordError
+from vgicmgr.domain.connection import Connection, LibvirtError
 
 HERE = replace(RECORD, kernel="7.2.13", registers=RECORD.registers[:2])
 """What a guest booted on this host has."""
 
+
+class Refusal(Exception):
+    """What stands for libvirt.libvirtError."""
+
+    def get_error_code(self) -> int:
+        return LIBVIRT.VIR_ERR_NO_DOMAIN if self.args[0] == "no domain" else 38
+
+
 LIBVIRT = SimpleNamespace(
-    libvirtError=type("libvirtError", (Exception,), {}),
+    libvirtError=Refusal,
+    VIR_ERR_NO_DOMAIN=42,
     VIR_DOMAIN_METADATA_ELEMENT=2,
     VIR_DOMAIN_AFFECT_LIVE=1,
     VIR_DOMAIN_RUNNING=1,
@@ -33,7 +42,7 @@ LIBVIRT = SimpleNamespace(
     VIR_DOMAIN_PAUSED_MIGRATION=2,
     VIR_DOMAIN_PAUSED_STARTING_UP=11,
 )
-"""Numbers of libvirt's include/libvirt/libvirt-domain.h."""
+"""Numbers of libvirt's include/libvirt/libvirt-domain.h and virterror.h."""
 RUNNING, PAUSED = LIBVIRT.VIR_DOMAIN_RUNNING, LIBVIRT.VIR_DOMAIN_PAUSED
 
 
@@ -46,6 +55,8 @@ class Domain:
     arch: str = "aarch64"
     active: bool = True
     busy: bool = False
+    gone: bool = False
+    """Since it was looked up."""
 
     def lookupByName(self, name: str) -> "Domain":
         if name != "web1":
@@ -61,6 +72,8 @@ class Domain:
         return self.state_and_reason
 
     def XMLDesc(self, flags: int) -> str:
+        if self.gone:
+            raise LIBVIRT.libvirtError("domain is not running")
         return (
             f"<domain type='kvm'><name>web1</name><memory>1</memory>"
             f"<os><type arch='{self.arch}' machine='virt-10.0'>hvm</type></os>"
@@ -94,25 +107,29 @@ def marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def write(domain: Domain, name: str = "web1", *, force: bool = False) -> str:
+    return writer.write_record(Connection(domain, read_only=False), name, force=force)
+
+
 def with_record(record: ABIRecord = RECORD) -> dict[Place, str]:
     return {Place.BOOT: to_xml(record)}
 
 
 def test_a_guest_that_was_booted_here() -> None:
     domain = Domain()
-    assert writer.write_record(domain, "web1") == "written"
+    assert write(domain) == "written"
     assert domain.holds(Place.BOOT) == HERE
 
 
 def test_once_is_enough() -> None:
     domain = Domain(records=with_record(replace(HERE, time="earlier")))
-    assert writer.write_record(domain, "web1") == "kept"
+    assert write(domain) == "kept"
     assert domain.holds(Place.BOOT) == replace(HERE, time="earlier")
 
 
 def test_a_cold_boot_replaces_what_an_older_definition_brought_along() -> None:
     domain = Domain(records={**with_record(), Place.HOST: to_xml(RECORD, Place.HOST)})
-    assert writer.write_record(domain, "web1") == "written"
+    assert write(domain) == "written"
     assert domain.holds(Place.BOOT) == HERE
     assert domain.holds(Place.HOST) is None
 
@@ -120,55 +137,55 @@ def test_a_cold_boot_replaces_what_an_older_definition_brought_along() -> None:
 @pytest.mark.parametrize("reason", [1, 11])
 def test_a_guest_that_is_started_paused(reason: int) -> None:
     domain = Domain((PAUSED, reason))
-    assert writer.write_record(domain, "web1") == "written"
+    assert write(domain) == "written"
 
 
 @pytest.mark.parametrize("state", [(RUNNING, 2), (RUNNING, 3), (RUNNING, 4), (RUNNING, 5), (RUNNING, 10), (PAUSED, 2)])
 def test_a_guest_that_arrived_keeps_its_record_and_gets_this_hosts_beside_it(state: tuple[int, int]) -> None:
     domain = Domain(state, with_record())
-    assert writer.write_record(domain, "web1") == "moved"
+    assert write(domain) == "moved"
     assert domain.holds(Place.BOOT) == RECORD
     assert domain.holds(Place.HOST) == HERE
-    assert writer.write_record(domain, "web1") == "kept"
+    assert write(domain) == "kept"
 
 
 @pytest.mark.parametrize("state", [(RUNNING, 1), (RUNNING, 5), (PAUSED, 1), (PAUSED, 11)])
 def test_the_hooks_mark_tells_an_arrival_when_libvirt_has_forgotten(marks: Path, state: tuple[int, int]) -> None:
     (marks / "web1").touch()
     domain = Domain(state, with_record())
-    assert writer.write_record(domain, "web1") == "moved"
+    assert write(domain) == "moved"
     assert domain.holds(Place.BOOT) == RECORD
 
 
 def test_a_guest_that_arrived_without_a_record_gets_none_unless_asked() -> None:
     domain = Domain((RUNNING, LIBVIRT.VIR_DOMAIN_RUNNING_MIGRATED))
-    assert writer.write_record(domain, "web1") == "unknown-origin"
+    assert write(domain) == "unknown-origin"
     assert domain.records == {}
-    assert writer.write_record(domain, "web1", force=True) == "written"
+    assert write(domain, force=True) == "written"
 
 
 def test_a_bad_record_of_a_guest_that_was_booted_here_is_replaced() -> None:
     domain = Domain(records={Place.BOOT: to_xml(RECORD).replace('version="1"', 'version="9"')})
-    assert writer.write_record(domain, "web1") == "written"
+    assert write(domain) == "written"
 
 
 def test_another_guest() -> None:
     domain = Domain(arch="x86_64")
-    assert writer.write_record(domain, "web1") == "not-needed"
+    assert write(domain) == "not-needed"
 
 
 def test_a_busy_domain() -> None:
-    with pytest.raises(RecordError, match="libvirt does not take the ABI record: cannot acquire state change lock"):
-        writer.write_record(Domain(busy=True), "web1")
+    with pytest.raises(LibvirtError, match="libvirt does not take the ABI record: cannot acquire state change lock"):
+        write(Domain(busy=True))
 
 
 def test_no_such_domain_or_one_that_does_not_run() -> None:
-    with pytest.raises(CannotTell, match="libvirt knows no domain 'other'"):
-        writer.write_record(Domain(), "other")
-    with pytest.raises(CannotTell, match="domain 'web1' does not run"):
-        writer.write_record(Domain(active=False), "web1")
+    with pytest.raises(LibvirtError, match="domain 'other': no domain"):
+        write(Domain(), "other")
+    with pytest.raises(LibvirtError, match="domain 'web1' does not run"):
+        write(Domain(active=False))
 
 
-def test_versions_in_words() -> None:
-    connection = SimpleNamespace(getVersion=lambda: 10000013, getLibVersion=lambda: 11003000)
-    assert writer.versions(connection) == ("10.0.13", "11.3.0")
+def test_a_guest_that_ends_meanwhile() -> None:
+    with pytest.raises(LibvirtError, match="domain 'web1': domain is not running"):
+        write(Domain(gone=True))

@@ -8,10 +8,11 @@ import pytest
 
 from tests.unit.abi.examples import RECORD
 from tests.unit.abi.test_writer import HERE, Domain, marks
-from vgicmgr.abi import writer
 from vgicmgr.abi.document import from_document
 from vgicmgr.abi.record import Place, to_xml
 from vgicmgr.cli import main
+from vgicmgr.domain import connection
+from vgicmgr.domain.connection import Connection
 
 __all__ = ["marks"]
 
@@ -24,11 +25,11 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
     domain = Domain()
 
     @contextmanager
-    def connected(uri: str) -> Iterator[Domain]:
+    def connect(uri: str, *, read_only: bool = True) -> Iterator[Connection]:
         assert uri == "qemu:///system"
-        yield domain
+        yield Connection(domain, read_only=read_only)
 
-    monkeypatch.setattr(writer, "connected", connected)
+    monkeypatch.setattr(connection, "connect", connect)
     return domain
 
 
