@@ -2,15 +2,19 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
-from tests.lab.conftest import LabHost
+from tests.lab.conftest import LabHost, LabPair
 from tests.lab.domains import Guest
 from tests.lab.host import Host
+from tests.lab.pair import Pair
 from tests.lab.spec import HOSTS
+from vgicmgr.abi.record import Place
 
 FITS = Guest("watched", gic="<gic version='3'/>")
+MOVES = replace(FITS, os_type="<type arch='aarch64' machine='virt-7.2'>hvm</type>")  # a type that all QEMUs here have
 DOES_NOT_FIT = Guest("no-fit", gic="<gic version='2'/>")
 VGICMGR = ["python3", "-m", "vgicmgr.cli"]
 SECONDS = 60.0
@@ -39,12 +43,17 @@ PIDS = "pgrep -f '^python3 -m vgicmgr.cli watch'"
 def host(lab_host: LabHost) -> Host:
     """A host without GICv2, its hook in place, and somebody who watches it; its own, since all guests are seen."""
     host = lab_host(HOSTS["trixie"], fresh=True)
+    watch(host)
+    return host
+
+
+def watch(host: Host) -> None:
+    """With the gate in place."""
     host.run([*VGICMGR, "hook", "install"], check=True)
-    host.start_libvirtd()
+    host.show_hooks()
     host.run(["sh", "-c", START_JOURNAL], check=True)
     host.run(["sh", "-c", START_WATCHING], check=True)
     wait(host, "libvirt is there; 0 guests active")
-    return host
 
 
 def lines(host: Host) -> str:
@@ -142,6 +151,42 @@ def test_sigint_ends_it_with_0_and_leaves_nothing(host: Host) -> None:
     assert status == "0\n"
     assert "Traceback" not in lines(host)
     assert host.run(["pgrep", "-x", "journalctl"]).stdout == ""
+
+
+@pytest.fixture(scope="module")
+def pair(lab_pair: LabPair) -> Pair:
+    """Linux 6.12 and 7.x, each watched."""
+    pair = lab_pair(HOSTS["trixie"], HOSTS["sid"], fresh=True)
+    for host in pair.hosts:
+        watch(host)
+    return pair
+
+
+def test_a_migration_is_seen_from_both_ends(pair: Pair) -> None:
+    start_with_record(pair.first)
+    assert pair.migrate("watched").stderr == ""
+    wait(pair.second, "watched: is to arrive; gate: warned: register-dropped: this kernel has no TCR2_EL1")
+    wait(pair.second, "watched: arrived; gate: warned: register-dropped")
+    wait(pair.first, "watched: left (migrated)")
+
+
+def test_a_refused_migration_is_seen_where_it_was_to_go(pair: Pair) -> None:
+    virsh(pair.second, "destroy", "watched")
+    start_with_record(pair.second)
+    assert "KVM_REG_ARM_PSCI_VERSION.minor" in pair.migrate("watched", back=True).stderr
+    wait(
+        pair.first,
+        "watched: is to arrive; gate: refused: register-value, register-dropped: KVM_REG_ARM_PSCI_VERSION.minor: ",
+    )
+    assert lines(pair.second).splitlines()[-1].startswith("watched: runs (booted)")
+
+
+def start_with_record(host: Host) -> None:
+    """A guest that has its ABI record, by which its migration is judged."""
+    host.push("/tmp/watched.xml", MOVES.xml())
+    assert virsh(host, "create", "/tmp/watched.xml") == ""
+    recorded = f"until virsh dumpxml watched | grep -q {Place.BOOT.value}; do sleep 0.5; done"
+    host.run(["sh", "-c", recorded], timeout=SECONDS, check=True)
 
 
 def test_where_libvirt_cannot_be_reached_it_says_so_with_status_2(host: Host) -> None:
