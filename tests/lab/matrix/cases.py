@@ -131,9 +131,16 @@ SMALL = (
     Case("trixie", "bookworm"),
     Case("bookworm", "trixie"),
     Case("trixie", "sid"),
+    Case("trixie", "sid", record=False),
     Case("sid", "trixie"),
+    Case("max", "max-sve256"),
+    Case("trixie", "a76"),
+    Case("gicv2", "a57", "gicv2"),
+    Case("trixie", "no-its"),
+    Case("trixie", "no-pmu"),
 )
-"""A register that is not there, one that does not take its value, and moves that succeed."""
+"""Every kind of failure, and moves that succeed: a register that is not there, one that does not take its value,
+shorter SVE vectors, another CPU, no GICv2, no PMU."""
 
 
 def both(first: str, second: str, *guests: str) -> tuple[Case, ...]:
