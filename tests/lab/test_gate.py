@@ -17,7 +17,7 @@ from tests.lab.matrix.table import row
 from tests.lab.pair import Pair
 from vgicmgr.abi.incoming import read_incoming
 from vgicmgr.abi.record import ABIRecord, Place, to_xml
-from vgicmgr.kvm.registers import register_id
+from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id
 
 SECONDS = 30.0
 DROP_IN = "/etc/libvirt/hooks/qemu.d/50-vgicmgr"
@@ -160,6 +160,22 @@ def test_without_a_record_the_policy_decides(pair: Pair) -> None:
     result = pair.second.run(argv, stdin=xml.encode())
     assert result.exit_code == 1
     assert "has no ABI record" in result.stderr
+
+
+def test_event_counters_that_the_kernel_takes_away_are_told(pair: Pair) -> None:
+    """Linux 6.12 takes a guest with more of them and leaves it its own number (set_pmcr), of which QEMU is not told."""
+    start(pair.first, GUESTS["plain"].xml(NAME))
+    good = wait_for_record(pair.first)
+    more = tuple((n, PMCR_EL0_N.mask | value if n == PMCR_EL0 else value) for n, value in good.registers)
+    set_record(pair.first, to_xml(replace(good, registers=more), namespace=False))
+    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    argv = [DROP_IN, NAME, "migrate", "begin", "-"]
+    assert pair.second.run(argv, stdin=xml.encode()).exit_code == 0
+    pair.second.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\npmu-counters = enforce\n")
+    result = pair.second.run(argv, stdin=xml.encode())
+    assert result.exit_code == 1
+    assert "PMCR_EL0.N: guest has 31 event counters, and this kernel leaves it 6" in result.stderr
+    assert pair.first.run(argv, stdin=xml.encode()).exit_code == 0  # Linux 6.1 leaves it all
 
 
 def test_a_kernel_that_cannot_be_asked(pair: Pair) -> None:

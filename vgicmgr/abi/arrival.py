@@ -15,7 +15,7 @@ from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.errors import RecordError
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import gicregs
-from vgicmgr.kvm.registers import register_id, register_name
+from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.kvm.system import System
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.cpu import cpu_of, psci_version
@@ -84,6 +84,9 @@ class Destination(Protocol):
     def refused(self, registers: Sequence[tuple[int, int]]) -> tuple[Refusal, ...]:
         """The registers that are there and do not take the value they come with."""
 
+    def pmu_counters(self, wanted: int) -> int:
+        """How many event counters a guest has there that comes with this many (PMCR_EL0.N)."""
+
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""
 
@@ -108,7 +111,12 @@ class Destination(Protocol):
 
 def findings(record: ABIRecord, settings: DomainSettings, rules: Rules, here: Destination) -> tuple[Finding, ...]:
     """What stands in the way of a guest with this record, and what it will notice."""
-    return (*_machine(record, settings, here), *_registers(record, here, rules), *_gic(record, here))
+    return (
+        *_machine(record, settings, here),
+        *_registers(record, here, rules),
+        *_pmu(record, here),
+        *_gic(record, here),
+    )
 
 
 def judge_incoming(xml: bytes, settings: DomainSettings) -> Verdict:
@@ -178,6 +186,22 @@ def _registers(record: ABIRecord, here: Destination, rules: Rules) -> Iterator[F
         )
     if refusals := here.refused(record.registers):
         yield _value_finding(refusals, record)
+
+
+def _pmu(record: ABIRecord, here: Destination) -> Iterator[Finding]:
+    pmcr = record.value(PMCR_EL0)
+    if pmcr is None or PMCR_EL0 not in here.ids:
+        return
+    guests = PMCR_EL0_N.of(pmcr)
+    kept = here.pmu_counters(guests)
+    if kept < guests:
+        yield Finding(
+            "pmu-counters",
+            Severity.WARNING,
+            f"PMCR_EL0.N: guest has {guests} event counters, and this kernel leaves it {kept}, which QEMU does not "
+            "notice; using another is undefined then",
+            f"use a host whose PMU has {guests}, or boot the guest with <pmu state='off'/>",
+        )
 
 
 def _list_finding(comparison: Comparison, record: ABIRecord, here: Destination, rules: Rules) -> Finding:

@@ -38,6 +38,7 @@ def to_member(
             {
                 "features": list(model.features),
                 "sve_vector_lengths": list(model.sve),
+                "pmu_counters": model.pmu_counters,
                 "registers": {
                     register_name(number): _register_member(register) for number, register in model.registers.items()
                 },
@@ -68,6 +69,7 @@ class DocumentHost:
     steal_time: bool
     ipa_bits: int
     page_size: int
+    most_pmu_counters: int | None
     registers: Mapping[int, Register]
     gic: Mapping[str, Any]
     its: Mapping[str, Any] | None
@@ -102,6 +104,10 @@ class DocumentHost:
             if fields:
                 found.append(Refusal(number, here.value, value, fields, "as probed"))
         return tuple(found)
+
+    def pmu_counters(self, wanted: int) -> int:
+        """As many as ``wanted``, or where that is more than the kernel takes, its own number."""
+        return wanted if self.most_pmu_counters is None else min(wanted, self.most_pmu_counters)
 
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""
@@ -190,6 +196,7 @@ def _host(document: dict[str, Any], settings: DomainSettings, cpu: CPU, with_its
         steal_time=has_steal_time(cpu, settings.machine, has),
         ipa_bits=document["kvm"]["ipa_bits"],
         page_size=document["host"]["page_size"],
+        most_pmu_counters=model.get("pmu_counters"),  # not in documents of older programs
         registers={register_id(name): _register(member) for name, member in model["registers"].items()},
         gic=gic,
         its=document["its"] if gic_version == 3 and with_its else None,

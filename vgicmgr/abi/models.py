@@ -13,6 +13,7 @@ from vgicmgr.abi.scratch import made
 from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.registers import PMCR_EL0
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU, register_size
 from vgicmgr.qemu.cpu import CPU, vcpu_features
@@ -33,11 +34,15 @@ class Register:
 
 @dataclass(frozen=True)
 class Model:
-    """A vCPU with these KVM_ARM_VCPU_* features: its SVE vector lengths in bits, and its registers by id."""
+    """A vCPU with these KVM_ARM_VCPU_* features: its SVE vector lengths in bits, and its registers by id.
+
+    ``pmu_counters``: with how many event counters a guest may come that is to keep them all; 0 without a PMU.
+    """
 
     features: tuple[str, ...]
     sve: tuple[int, ...]
     steal_time: bool
+    pmu_counters: int
     registers: dict[int, Register]
 
 
@@ -55,7 +60,8 @@ def probe_models() -> tuple[Model, ...]:
             if features not in models:
                 with made(system, cpu, max) as here:
                     registers = {number: _register(here.vcpu, number) for number in here.ids}
-                    models[features] = Model(features, here.sve, here.steal_time, registers)
+                    counters = here.pmu_counters(_MOST_COUNTERS) if PMCR_EL0 in here.ids else 0
+                    models[features] = Model(features, here.sve, here.steal_time, counters, registers)
     return tuple(models.values())
 
 
@@ -95,5 +101,7 @@ def _accepted(field: Field, value: int, takes: Callable[[int], bool]) -> tuple[i
     return () if len(found) == len(set(samples) - {own}) else found
 
 
+_MOST_COUNTERS = 31
+"""That there can be: the last bit is the cycle counter's (Arm ARM, PMCR_EL0.N)."""
 _NARROW = 4
 """Bits of a field whose values are all tried."""

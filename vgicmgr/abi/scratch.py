@@ -18,6 +18,7 @@ from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.its import ITS
+from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU, sve_vector_lengths
 from vgicmgr.kvm.vgic_v2 import VGICv2
@@ -101,6 +102,14 @@ class Scratch:
     def refuses_gits_iidr(self, value: int) -> str:
         """As :meth:`refuses_icc_ctlr_el1`, for GITS_IIDR of the ITS there is."""
         return _refusal_of(self.its, its.register(its.GITS_IIDR), value) if self.its else ""
+
+    def pmu_counters(self, wanted: int) -> int:
+        """What the kernel makes of a PMCR_EL0.N of ``wanted``: it takes any (arch/arm64/kvm/sys_regs.c, set_pmcr)."""
+        before = self.vcpu.get_register(PMCR_EL0)
+        self.vcpu.set_register(PMCR_EL0, before & ~PMCR_EL0_N.mask | wanted << PMCR_EL0_N.lsb)
+        kept = PMCR_EL0_N.of(self.vcpu.get_register(PMCR_EL0))
+        self.vcpu.set_register(PMCR_EL0, before)
+        return kept
 
     def refused(self, registers: Sequence[tuple[int, int]]) -> tuple[Refusal, ...]:
         """The registers that are here, too, but do not take the value they come with.

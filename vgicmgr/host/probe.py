@@ -14,7 +14,7 @@ from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3, vgic_v5
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
-from vgicmgr.kvm.registers import register_id, register_name
+from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_name
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vm import VM
 from vgicmgr.qemu.registers import migrates_in_list
@@ -163,7 +163,7 @@ def probe_pmu(system: System) -> host.PMU:
             filter=cpu.has_attribute(vcpu.PMU_FILTER),
             choice=cpu.has_attribute(vcpu.PMU_SET_PMU),
             counter_limit=cpu.has_attribute(vcpu.PMU_SET_NR_COUNTERS),
-            counters=cpu.get_register(register_id("PMCR_EL0")) >> 11 & 0x1F,  # PMCR_EL0.N
+            counters=PMCR_EL0_N.of(cpu.get_register(PMCR_EL0)),
         )
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from functools import cache
 
 from vgicmgr.kvm import uapi
+from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.sysregs import Encoding, encodings, names
 
 
@@ -184,3 +185,8 @@ def _sve_registers() -> dict[int, str]:
         for block, name in blocks
         for part in range(uapi.KVM_ARM64_SVE_MAX_SLICES)
     }
+
+
+PMCR_EL0 = sysreg(3, 3, 9, 12, 0)
+PMCR_EL0_N = Field("N", 11, 5)
+"""How many event counters a PMU has."""

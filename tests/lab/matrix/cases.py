@@ -90,6 +90,8 @@ MIXED: dict[str, HostSpec] = {
     "max 6.12/qemu11": _with_qemu(TRIXIE, SID, "max"),
     "max 7.2/qemu10": _with_qemu(SID, TRIXIE, "max"),
     "max-sve256": HostSpec(cpu="max", cpu_options=("sve-max-vq=2",)),
+    "20 counters": HostSpec(cpu="cortex-a710", outer=SID),
+    "6 counters": HostSpec(cpu="neoverse-n2", outer=SID),
     "a72": HostSpec(cpu="cortex-a72"),
     "a72-sid": HostSpec(SID, cpu="cortex-a72"),
     "gicv2-bookworm": HostSpec(BOOKWORM, cpu="cortex-a57", gic=2),
@@ -159,6 +161,8 @@ FULL = (
     *both("max-bookworm", "max-sid", "plain"),
     # longer vectors and shorter ones
     *both("max", "max-sve256", "plain", "sve=off"),
+    # a PMU of more counters and one of fewer
+    *both("20 counters", "6 counters", "plain", "pmu=off"),
     # other QEMUs
     *both("6.1/qemu10", "trixie", "plain", "pmu=off"),
     *both("6.12/qemu11", "sid", "plain", "psci 1.1"),

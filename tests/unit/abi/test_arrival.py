@@ -11,7 +11,7 @@ from vgicmgr.abi.record import ABIRecord
 from vgicmgr.abi.refusal import Refusal, register_layout
 from vgicmgr.domain.settings import DomainSettings, read_domain
 from vgicmgr.findings import Finding, Severity
-from vgicmgr.kvm.registers import register_id
+from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.qemu.migration import Rules
 
 DOMAIN: DomainSettings = read_domain(
@@ -31,6 +31,7 @@ class Host:
     iidr_refusal: str = ""
     icc_refusal: str = ""
     its_refusal: str = ""
+    counters: int = 31
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.record, name)
@@ -49,6 +50,9 @@ class Host:
                 fields = layout.differing_fields(here, value) if layout else ()
                 found.append(Refusal(number, here, value, fields, "EINVAL"))
         return tuple(found)
+
+    def pmu_counters(self, wanted: int) -> int:
+        return min(wanted, self.counters)
 
     def icc_ctlr_el1(self) -> int | None:
         return self.record.icc_ctlr_el1
@@ -91,6 +95,16 @@ def test_a_field_is_named_with_both_values() -> None:
     name, severity, evidence = only(judge(Host(fixed={number: 0x20212122})))
     assert (name, severity) == ("register-value", Severity.ERROR)
     assert evidence == "ID_AA64MMFR1_EL1.XNX: guest has 1, this kernel insists on 2"
+
+
+def test_a_pmu_of_fewer_counters_is_warned_of() -> None:
+    """QEMU and the kernel let such a guest in, and it runs; what it misses, nobody tells it."""
+    record = replace(RECORD, registers=(*RECORD.registers, (PMCR_EL0, 20 << 11)))
+    assert judge(Host(record), record) == ()
+    assert judge(Host(record, counters=20), record) == ()
+    name, severity, evidence = only(judge(Host(record, counters=6), record))
+    assert (name, severity) == ("pmu-counters", Severity.WARNING)
+    assert evidence.startswith("PMCR_EL0.N: guest has 20 event counters, and this kernel leaves it 6")
 
 
 def test_a_firmware_version_is_no_sysreg_and_has_fields_all_the_same() -> None:

@@ -15,7 +15,7 @@ from vgicmgr.abi.models import Model, Register
 from vgicmgr.abi.record import ABIRecord
 from vgicmgr.host.document import SCHEMA, to_document
 from vgicmgr.host.judge import judge_host
-from vgicmgr.kvm.registers import register_id
+from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.qemu.cpu import CPU
 from vgicmgr.qemu.migration import Rules
 
@@ -26,7 +26,9 @@ MODEL = Model(
     FEATURES,
     (),
     steal_time=True,
+    pmu_counters=6,
     registers={
+        PMCR_EL0: Register(0x3000, anything=True),
         MIDR: Register(0x413FD0C1),
         SCTLR: Register(0, anything=True),
         MMFR1: Register(0x10212122, fields=(("HPDS", (0, 1)), ("LO", (0,)), ("VMIDBits", ()))),
@@ -71,6 +73,11 @@ def test_a_field_that_is_fixed() -> None:
 
 def test_a_value_that_a_field_does_not_take() -> None:
     assert "ID_AA64MMFR1_EL1.HPDS: guest has 3" in judge({MMFR1: 0x10213122})["register-value"]
+
+
+def test_more_event_counters_than_it_leaves_a_guest() -> None:
+    assert judge({PMCR_EL0: 6 << 11}) == {}
+    assert "guest has 20 event counters, and this kernel leaves it 6" in judge({PMCR_EL0: 20 << 11})["pmu-counters"]
 
 
 def test_a_register_that_is_not_there() -> None:
