@@ -240,5 +240,8 @@ def _qemu_said(host: Host) -> str:
     return f" | QEMU: {' / '.join(words)}" if words else ""
 
 
+_WHILE_COPYING = ("migration", "loading state", "Failed to load", "unexpectedly closed the monitor", "it runs")
+
+
 def _copying(error: str) -> bool:
-    return not error or any(words in error for words in ("migration", "loading state", "Failed to load", "it runs"))
+    return not error or any(words in error for words in _WHILE_COPYING)

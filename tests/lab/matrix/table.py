@@ -13,7 +13,7 @@ def row(outcome: Outcome) -> str:
         f"    gate ({outcome.seconds:.1f} s): {_SAID[outcome.verdict]}  {outcome.reason}".rstrip(),
         f"    happened: {'arrived' if outcome.arrived else 'failed'}  {' '.join(outcome.error.split())}".rstrip(),
         f"    documents: {_SAID[outcome.document]}  {outcome.document_reason[:300]}".rstrip(),
-        f"    libvirt's own checks: {'let it start' if outcome.copying else 'refused it'}",
+        f"    libvirt's own checks: {'let it copy' if outcome.copying else 'nothing was copied'}",
     ]
     return "\n".join(lines)
 
