@@ -13,7 +13,7 @@ the guest start and logs, ``off`` does neither; with ``mode = off`` nothing is j
 finding that is a warning is logged, unless ``[findings]`` says ``enforce`` of it by name. No file is ``enforce``; so is
 a file that cannot be read or understood, and that is a reason to refuse by itself (:mod:`vgicmgr.hook`), for nobody can
 tell what it was meant to allow. Under ``[findings]`` only the form of a name is looked at, so that one file serves
-several versions of vgicmgr.
+several versions of vgicmgr; ``vgicmgr hook status`` tells of names that are none of :data:`FINDINGS`.
 """
 
 import os
@@ -30,6 +30,51 @@ POLICY_FILE = "/etc/vgicmgr/vgicmgr.conf"
 MAX_BYTES = 1 << 20
 """The longest policy file that is read, in bytes."""
 
+FINDINGS = frozenset(
+    {
+        "gic-version-unsupported",
+        "vcpu-count",
+        "ipa-size",
+        "pmu-unsupported",
+        "cpu-feature-unsupported",
+        "sve-vector-length",
+        "el1-32bit-unsupported",
+        "el1-32bit-features",
+        "cpu-model-unsupported",
+        "vm-refused",
+        "vcpu-refused",
+        "gic-refused",
+        "its-refused",
+        "pmu-refused",
+        "group-not-viable",
+        "msi-not-isolated",
+        "msi-devid-missing",
+        "msi-none",
+        "msi-vectors",
+        "its-device-bits",
+        "unsafe-interrupts",
+        "vfio-refused",
+        "missing-record",
+        "record-unreadable",
+        "cpu-property-unknown",
+        "register-list",
+        "register-value",
+        "register-dropped",
+        "pmu-counters",
+        "gic-version",
+        "icc-ctlr",
+        "its",
+        "its-abi-revision",
+        "gicd-iidr",
+        "gits-typer",
+        "steal-time",
+        "sve-vector-lengths",
+        "memory-map",
+        "device-migration",
+        "device-migration-unknown",
+    }
+)
+"""The findings that bear on a start or an arrival, as the shipped file shows them."""
 _FINDING_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 

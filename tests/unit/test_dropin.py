@@ -22,6 +22,7 @@ from vgicmgr.dropin import (
     uninstall,
 )
 from vgicmgr.errors import HookInstallError
+from vgicmgr.policy import POLICY_FILE, read_policy
 
 SOURCE = Path(__file__).parents[2] / "hooks/qemu"
 
@@ -392,6 +393,27 @@ class TestCommand:
         path = foreign(dropin_path(hooks_dir))
         assert cli.main(["hook", "status"]) == 1
         assert capsys.readouterr() == (f"{path}: not vgicmgr's file\n", "")
+
+    def test_status_tells_what_is_wrong_with_the_policy(
+        self, hooks_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        foreign(hooks_dir / "qemu")
+        install(hooks_dir)
+        policy = tmp_path / "vgicmgr.conf"
+        monkeypatch.setattr(read_policy, "__defaults__", (str(policy),))
+        monkeypatch.setattr(dropin, "daemons", lambda proc: ())
+        for text, status, said in (
+            ("[findings]\npmu-counters = off\n", 0, ""),
+            (
+                "[findings]\npmu-counter = off\n",
+                0,
+                f"{POLICY_FILE}: no finding of this version is called 'pmu-counter'\n",
+            ),
+            ("[hook]\nmod = off\n", 1, f"the policy {policy} cannot be understood: unknown key 'mod' in [hook]\n"),
+        ):
+            policy.write_text(text)
+            assert cli.main(["hook", "status"]) == status
+            assert capsys.readouterr() == (f"{dropin_path(hooks_dir)}: installed\n{said}", "")
 
     def test_old_libvirt(
         self, hooks_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

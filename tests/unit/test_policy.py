@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vgicmgr.errors import PolicyError
 from vgicmgr.findings import Finding, Severity, Verdict
-from vgicmgr.policy import DEFAULT, MAX_BYTES, Decision, Mode, Policy, parse_policy, read_policy
+from vgicmgr.policy import DEFAULT, FINDINGS, MAX_BYTES, Decision, Mode, Policy, parse_policy, read_policy
 
 NO_GIC = Finding("gic-version-unsupported", Severity.ERROR, "no GICv2 here")
 NO_PMU = Finding("pmu-unsupported", Severity.ERROR, "no PMU here")
@@ -160,4 +160,4 @@ def test_the_policy_file_shows_every_finding_that_refuses_a_start_or_bears_on_an
     names |= assigned - {"its-save"}  # which is for the host that a guest leaves
     names |= set(re.findall(r'"([a-z]+-refused)"', (package / "vgic/rehearsal.py").read_text()))
     shown = set(re.findall(r"^#([a-z0-9-]+) = ", SHIPPED.read_text(), re.MULTILINE))
-    assert names == shown
+    assert names == shown == FINDINGS

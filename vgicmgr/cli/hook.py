@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from vgicmgr import dropin
 from vgicmgr.dropin import State
+from vgicmgr.errors import PolicyError
+from vgicmgr.policy import FINDINGS, POLICY_FILE, read_policy
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -18,7 +20,7 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
         description=f"Put the drop-in {dropin.dropin_path()} in place, by which libvirt asks vgicmgr before it starts "
         "a guest; tell whether it is there; take it away. What is done about a guest that does not fit is set in "
         "/etc/vgicmgr/vgicmgr.conf. Exits 0 when it is done or in place, 1 when 'status' finds that libvirt does not "
-        "run it, 2 when it could not be done.",
+        "run it or the policy cannot be read, 2 when it could not be done.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for run_verb, words in (
@@ -56,7 +58,19 @@ def status() -> int:
         return 1
     version = dropin.libvirt_version()
     _say_what_is_left(version, dropin.to_reload())
-    return 0 if dropin.reads_dropins(version) is not False else 1
+    return 0 if _policy_can_be_read() and dropin.reads_dropins(version) is not False else 1
+
+
+def _policy_can_be_read() -> bool:
+    """Say what is wrong with the policy, if something is."""
+    try:
+        policy = read_policy()
+    except PolicyError as error:
+        print(error)
+        return False
+    for name in sorted(policy.findings.keys() - FINDINGS):
+        print(f"{POLICY_FILE}: no finding of this version is called '{name}'")
+    return True
 
 
 def uninstall() -> int:
