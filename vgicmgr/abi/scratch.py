@@ -194,9 +194,9 @@ def made(
         if (version := psci_version(cpu)) is not None:
             processor.set_register(uapi.KVM_REG_ARM_PSCI_VERSION, version)
         ids = tuple(sorted(filter(migrates_in_list, processor.register_ids())))
-        gic = stack.enter_context(_gicv2(vm) if gic_version == 2 else _gicv3(vm))
+        gic = _gicv2(vm, stack) if gic_version == 2 else _gicv3(vm, stack)
         has_its = gic_version == 3 and with_its and vm.test_device(its.DEVICE_TYPE)
-        translation = stack.enter_context(_its(vm)) if has_its else None
+        translation = _its(vm, stack) if has_its else None
         if "KVM_ARM_VCPU_PMU_V3" in features:
             processor.set_attribute(vcpu.PMU_IRQ, PMU_INTID)
             processor.set_attribute(vcpu.PMU_INIT)
@@ -252,37 +252,25 @@ def _finalize_sve(processor: VCPU, cpu: CPU) -> tuple[int, ...]:
     return lengths
 
 
-def _gicv2(vm: VM) -> Descriptor:
-    gic = VGICv2(vm)
-    try:
-        gic.set_attribute(vgic_v2.NR_IRQS, NR_IRQS)
-        gic.set_attribute(vgic_v2.DIST_ADDR, _GIC_BASE)
-        gic.set_attribute(vgic_v2.CPU_ADDR, _GICC_BASE)
-        gic.set_attribute(vgic_v2.CTRL_INIT)
-    except KvmError:
-        gic.close()
-        raise
+def _gicv2(vm: VM, stack: ExitStack) -> Descriptor:
+    gic = stack.enter_context(VGICv2(vm))
+    gic.set_attribute(vgic_v2.NR_IRQS, NR_IRQS)
+    gic.set_attribute(vgic_v2.DIST_ADDR, _GIC_BASE)
+    gic.set_attribute(vgic_v2.CPU_ADDR, _GICC_BASE)
+    gic.set_attribute(vgic_v2.CTRL_INIT)
     return gic
 
 
-def _gicv3(vm: VM) -> Descriptor:
-    gic = VGICv3(vm)
-    try:
-        gic.set_attribute(vgic_v3.NR_IRQS, NR_IRQS)
-        gic.set_attribute(vgic_v3.CTRL_INIT)
-    except KvmError:
-        gic.close()
-        raise
+def _gicv3(vm: VM, stack: ExitStack) -> Descriptor:
+    gic = stack.enter_context(VGICv3(vm))
+    gic.set_attribute(vgic_v3.NR_IRQS, NR_IRQS)
+    gic.set_attribute(vgic_v3.CTRL_INIT)
     return gic
 
 
-def _its(vm: VM) -> Descriptor:
-    device = ITS(vm)
-    try:
-        device.set_attribute(its.CTRL_INIT)
-        # the ITS's registers cannot be read before it has an address (vgic_its_attr_regs_access)
-        device.set_attribute(its.ADDR, _ITS_BASE)
-    except KvmError:
-        device.close()
-        raise
+def _its(vm: VM, stack: ExitStack) -> Descriptor:
+    device = stack.enter_context(ITS(vm))
+    device.set_attribute(its.CTRL_INIT)
+    # the ITS's registers cannot be read before it has an address (vgic_its_attr_regs_access)
+    device.set_attribute(its.ADDR, _ITS_BASE)
     return device

@@ -98,3 +98,8 @@ def sve_vector_lengths(vls: int) -> tuple[int, ...]:
     return tuple(
         128 * vq for vq in range(uapi.KVM_ARM64_SVE_VQ_MIN, uapi.KVM_ARM64_SVE_VQ_MAX + 1) if vls >> vq - 1 & 1
     )
+
+
+def in_bit_order(features: Iterable[str]) -> tuple[str, ...]:
+    """Names of vCPU features (KVM_ARM_VCPU_*), each once, by their bit in kvm_vcpu_init."""
+    return tuple(sorted(set(features), key=lambda name: int(getattr(uapi, name))))

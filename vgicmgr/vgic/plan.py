@@ -9,7 +9,7 @@ registers, and what comes after the machine is made.
 from collections.abc import Iterable, Iterator
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.qemu.virt import MAINTENANCE_INTID
@@ -181,16 +181,11 @@ def telling_vcpus(configuration: VGICConfiguration) -> tuple[int, ...]:
 def _vcpu(configuration: VGICConfiguration, number: int) -> Iterator[Call]:
     """A vCPU as its thread makes it (kvm_init_vcpu, kvm_arch_init_vcpu); KVM_ARM_VCPU_POWER_OFF comes at its reset."""
     yield CreateVCPU(number)
-    yield InitVCPU(number, in_bit_order(configuration.features))
+    yield InitVCPU(number, vcpu.in_bit_order(configuration.features))
     if "KVM_ARM_VCPU_SVE" in configuration.features:
         if configuration.sve_vector_lengths:
             yield SetVectorLengths(number, tuple(sorted(configuration.sve_vector_lengths)))
         yield FinalizeVCPU(number, "KVM_ARM_VCPU_SVE")
-
-
-def in_bit_order(features: Iterable[str]) -> tuple[str, ...]:
-    """Names of vCPU features (KVM_ARM_VCPU_*), each once, by their bit in kvm_vcpu_init."""
-    return tuple(sorted(set(features), key=lambda name: int(getattr(uapi, name))))
 
 
 def _devices(configuration: VGICConfiguration, vcpus: Iterable[int]) -> Iterator[Call]:

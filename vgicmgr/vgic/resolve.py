@@ -13,6 +13,7 @@ from vgicmgr.domain.metadata import Unmet, Wishes
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import vgic_v2
+from vgicmgr.kvm.vcpu import in_bit_order
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.arguments import ArgumentError, cpu_options, machine_options, machine_properties
@@ -746,9 +747,9 @@ class _Resolver:
         if self.properties.virtualization and not self.foreign:
             features.append("KVM_ARM_VCPU_HAS_EL2")
             self.decide("maintenance interrupt", _intid(virt.MAINTENANCE_INTID), Source.MACHINE)
-        ordered = sorted(features, key=_FEATURE_ORDER.index)
+        ordered = in_bit_order(features)
         self.decide("vCPU features", ", ".join(name.removeprefix("KVM_ARM_VCPU_") for name in ordered), Source.QEMU)
-        return tuple(ordered), lengths
+        return ordered, lengths
 
     def _check_model(self) -> None:
         if self.cpu_model not in ("", "host", "max", "cortex-a53", "cortex-a57"):
@@ -835,17 +836,6 @@ class _Resolver:
         self.findings += msi_findings(devices, self.host, msi, gicv2m_spis=self.map.gicv2m_spis)
         self.findings += host_findings(devices, assigned)
 
-
-_FEATURE_ORDER = (
-    "KVM_ARM_VCPU_EL1_32BIT",
-    "KVM_ARM_VCPU_PSCI_0_2",
-    "KVM_ARM_VCPU_PMU_V3",
-    "KVM_ARM_VCPU_SVE",
-    "KVM_ARM_VCPU_PTRAUTH_ADDRESS",
-    "KVM_ARM_VCPU_PTRAUTH_GENERIC",
-    "KVM_ARM_VCPU_HAS_EL2",
-)
-"""By bit number (arch/arm64/include/uapi/asm/kvm.h)."""
 
 _MSI_DEVICES = {MSIController.ITS: "its", MSIController.GICV2M: "gicv2m"}
 _DEVICE_NAMES = {

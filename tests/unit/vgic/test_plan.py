@@ -23,7 +23,6 @@ from vgicmgr.vgic.plan import (
     SetVCPUAttribute,
     SetVectorLengths,
     call_plan,
-    in_bit_order,
     telling_vcpus,
 )
 
@@ -180,7 +179,7 @@ FEATURES = (
 
 @given(st.permutations(FEATURES), st.integers(0, len(FEATURES)))
 def test_features_stand_in_the_order_of_their_bits(features: list[str], count: int) -> None:
-    bits = [getattr(uapi, name) for name in in_bit_order(features[:count])]
+    bits = [getattr(uapi, name) for name in vcpu.in_bit_order(features[:count])]
     assert bits == sorted(getattr(uapi, name) for name in features[:count])
 
 
