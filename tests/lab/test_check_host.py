@@ -125,6 +125,14 @@ def test_the_gic_versions_are_those_libvirt_offers(host: Host, document: dict[st
     assert [int(value.text or "") for value in offered] == document["gic"]["versions"]
 
 
+def test_the_event_counters_that_a_guest_may_bring_along(document: dict[str, Any]) -> None:
+    """Linux 6.1 keeps any PMCR_EL0.N that it is given; set_pmcr (sys_regs.c) of later ones none above its own."""
+    own = document["pmu"]["counters"] if document["pmu"] else 0
+    most = 31 if document["host"]["kernel"].startswith("6.1.") else own
+    for model in document["migration"]["vcpus"]:
+        assert model["pmu_counters"] == (most if "KVM_ARM_VCPU_PMU_V3" in model["features"] else 0), model["features"]
+
+
 def test_an_its_is_there_with_every_gicv3(document: dict[str, Any], kind: str) -> None:
     """Whether or not the host's own GIC has one: a guest's ITS is emulated (vgic-its.c)."""
     assert (document["its"] is not None) == (kind != "gicv2")

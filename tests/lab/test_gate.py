@@ -1,5 +1,6 @@
 """The gate under real libvirtds: records that travel, refusals that come in time, and verdicts that come true."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, SMALL, Case
 from tests.lab.matrix.run import NAME, VGICMGR, document, move, start
 from tests.lab.matrix.table import row
 from tests.lab.pair import Pair
+from vgicmgr.abi.document import from_document
 from vgicmgr.abi.incoming import read_incoming
 from vgicmgr.abi.record import ABIRecord, Place, to_xml
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id
@@ -80,6 +82,16 @@ def set_record(host: Host, xml: str) -> None:
     host.run(argv, check=True)
 
 
+def sent(host: Host) -> str:
+    """The domain XML that libvirt sends ahead when the guest leaves this host."""
+    return host.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+
+
+def asked(host: Host, xml: str) -> Result:
+    """What the hook says to libvirt of this guest's arrival."""
+    return host.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+
+
 def state(host: Host) -> str:
     return host.run(["virsh", "domstate", NAME]).stdout.strip()
 
@@ -89,6 +101,9 @@ def test_a_guest_gets_its_record_and_keeps_it_where_it_goes(pair: Pair) -> None:
     born = wait_for_record(pair.first)
     assert born.kernel.startswith("6.1.")
     assert pair.first.run(["virsh", "domstate", NAME]).stdout.strip() == "running"
+    shown = pair.first.run([*VGICMGR, "record", "show", "--format", "json", NAME], check=True).stdout
+    assert from_document(json.loads(shown)) == born
+    pair.first.run([*VGICMGR, "record", "verify", NAME], check=True)
     there = pair.migrate(NAME)
     assert there.exit_code == 0, there.stderr
     assert record(pair.second) == born
@@ -137,8 +152,8 @@ def test_a_record_that_is_bad_or_made_up_is_refused(pair: Pair, change: object, 
         start(pair.first, GUESTS["plain"].xml(NAME))
     assert callable(change)
     set_record(pair.first, change(wait_for_record(pair.first)))
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
-    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    xml = sent(pair.first)
+    result = asked(pair.second, xml)
     assert result.exit_code == 1
     assert result.stdout == ""
     assert words in result.stderr
@@ -153,11 +168,10 @@ def test_without_a_record_the_policy_decides(pair: Pair) -> None:
     start(pair.first, GUESTS["plain"].xml(NAME))
     wait_for_record(pair.first)
     pair.first.run(["virsh", "metadata", NAME, Place.BOOT.value, "--live", "--remove"], check=True)
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
-    argv = [DROP_IN, NAME, "migrate", "begin", "-"]
-    assert pair.second.run(argv, stdin=xml.encode()).exit_code == 0
+    xml = sent(pair.first)
+    assert asked(pair.second, xml).exit_code == 0
     pair.second.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\nmissing-record = enforce\n")
-    result = pair.second.run(argv, stdin=xml.encode())
+    result = asked(pair.second, xml)
     assert result.exit_code == 1
     assert "has no ABI record" in result.stderr
 
@@ -168,22 +182,22 @@ def test_event_counters_that_the_kernel_takes_away_are_told(pair: Pair) -> None:
     good = wait_for_record(pair.first)
     more = tuple((n, PMCR_EL0_N.mask | value if n == PMCR_EL0 else value) for n, value in good.registers)
     set_record(pair.first, to_xml(replace(good, registers=more), namespace=False))
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
-    argv = [DROP_IN, NAME, "migrate", "begin", "-"]
-    assert pair.second.run(argv, stdin=xml.encode()).exit_code == 0
-    pair.second.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\npmu-counters = enforce\n")
-    result = pair.second.run(argv, stdin=xml.encode())
+    xml = sent(pair.first)
+    assert asked(pair.second, xml).exit_code == 0
+    for host in pair.hosts:
+        host.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\npmu-counters = enforce\n")
+    result = asked(pair.second, xml)
     assert result.exit_code == 1
     assert "PMCR_EL0.N: guest has 31 event counters, and this kernel leaves it 6" in result.stderr
-    assert pair.first.run(argv, stdin=xml.encode()).exit_code == 0  # Linux 6.1 leaves it all
+    assert asked(pair.first, xml).exit_code == 0  # Linux 6.1 leaves it all
 
 
 def test_a_kernel_that_cannot_be_asked(pair: Pair) -> None:
     start(pair.first, GUESTS["plain"].xml(NAME))
     wait_for_record(pair.first)
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    xml = sent(pair.first)
     pair.second.run(["mv", "/dev/kvm", "/dev/kvm-away"], check=True)
-    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    result = asked(pair.second, xml)
     pair.second.run(["mv", "/dev/kvm-away", "/dev/kvm"], check=True)
     assert result.exit_code == 1
     assert f"domain '{NAME}' is not let in, since it cannot be judged: /dev/kvm is not there" in result.stderr
@@ -193,10 +207,10 @@ def test_a_kernel_that_may_not_be_asked(pair: Pair) -> None:
     """Root itself may not open a device on a file system that is mounted with nodev."""
     start(pair.first, GUESTS["plain"].xml(NAME))
     wait_for_record(pair.first)
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    xml = sent(pair.first)
     script = "mkdir -p /run/nodev && mount -t tmpfs -o nodev none /run/nodev && mknod -m 666 /run/nodev/kvm c 10 232"
     pair.second.run(["sh", "-c", f"{script} && mount --bind /run/nodev/kvm /dev/kvm"], check=True)
-    result = pair.second.run([DROP_IN, NAME, "migrate", "begin", "-"], stdin=xml.encode())
+    result = asked(pair.second, xml)
     pair.second.run(["umount", "/dev/kvm", "/run/nodev"], check=True)
     assert result.exit_code == 1
     assert f"domain '{NAME}' is not let in, since it cannot be judged: /dev/kvm may not be opened" in result.stderr
@@ -226,7 +240,7 @@ def test_a_hook_that_is_killed_lets_nobody_in_and_leaves_nothing(pair: Pair, kil
 def test_twenty_at_once_are_all_judged_right(pair: Pair) -> None:
     start(pair.first, GUESTS["plain"].xml(NAME))
     wait_for_record(pair.first)
-    xml = pair.first.run(["virsh", "dumpxml", "--migratable", NAME], check=True).stdout
+    xml = sent(pair.first)
     pair.second.push("/run/incoming.xml", xml)
     script = (
         f'for n in $(seq 20); do {DROP_IN} {NAME} migrate begin - </run/incoming.xml & pids="$pids $!"; done; '

@@ -4,12 +4,15 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vgicmgr
 from vgicmgr import dataclass as light
 
 
@@ -107,3 +110,16 @@ def test_the_standard_library_knows_it() -> None:
     assert dataclasses.asdict(Frame(1, 2)) == dataclasses.asdict(Standard(1, 2))
     ours, theirs = dataclasses.fields(Frame), dataclasses.fields(Standard)
     assert [(f.name, f.type, f.default) for f in ours] == [(f.name, f.type, f.default) for f in theirs]
+
+
+def test_it_knows_all_that_the_package_has() -> None:
+    modules = [import_module(found.name) for found in walk_packages(vgicmgr.__path__, "vgicmgr.")]
+    classes = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and one.__module__.startswith("vgicmgr.") and "__match_args__" in vars(one)
+    }
+    assert len(classes) > 80
+    for one in classes:
+        assert tuple(field.name for field in dataclasses.fields(one)) == vars(one)["__match_args__"], one
