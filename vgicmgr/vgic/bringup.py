@@ -4,15 +4,14 @@ from vgicmgr.dataclass import replace
 from vgicmgr.domain.devices import Devices
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.findings import Finding, Verdict
-from vgicmgr.kvm import its, uapi, vgic_v2, vgic_v3
+from vgicmgr.kvm import its, vgic_v2, vgic_v3
 from vgicmgr.kvm.system import System
-from vgicmgr.kvm.vcpu import sve_vector_lengths
-from vgicmgr.kvm.vm import VM
 from vgicmgr.vgic.configuration import MSIController
 from vgicmgr.vgic.hostfacts import HostFacts
 from vgicmgr.vgic.plan import call_plan, telling_vcpus
 from vgicmgr.vgic.rehearsal import rehearse
 from vgicmgr.vgic.resolve import Resolution, resolve
+from vgicmgr.vgic.start import supported_vector_lengths
 
 
 def judge_bring_up(settings: DomainSettings, system: System) -> Verdict:
@@ -69,15 +68,9 @@ def ask_host(system: System) -> HostFacts:
             fixed_ipa=not ipa_bits,
             pmu=bool(vm.check_extension("KVM_CAP_ARM_PMU_V3")),
             pauth=all(map(vm.check_extension, pauth)),
-            sve_vector_lengths=_vector_lengths(vm) if vm.check_extension("KVM_CAP_ARM_SVE") else (),
+            sve_vector_lengths=supported_vector_lengths(vm),
             el1_32bit=bool(vm.check_extension("KVM_CAP_ARM_EL1_32BIT")),
             max_vcpus=vm.check_extension("KVM_CAP_MAX_VCPUS"),
             irq_line_layout_2=bool(vm.check_extension("KVM_CAP_ARM_IRQ_LINE_LAYOUT_2")),
             asked=True,
         )
-
-
-def _vector_lengths(vm: VM) -> tuple[int, ...]:
-    with vm.create_vcpu() as vcpu:
-        vcpu.init(vm.preferred_target(), ["KVM_ARM_VCPU_PSCI_0_2", "KVM_ARM_VCPU_SVE"])
-        return sve_vector_lengths(vcpu.get_register(uapi.KVM_REG_ARM64_SVE_VLS))

@@ -33,12 +33,14 @@ def judge_start(settings: DomainSettings) -> Verdict:
     Raises :class:`~vgicmgr.kvm.errors.KvmUnavailable` when /dev/kvm cannot be used, and
     :class:`~vgicmgr.kvm.errors.KvmError` when the kernel refuses the throw-away VM itself.
     """
-    asked = judge_settings(settings)
-    if not settings.needs_gic or not asked.ok:
-        return asked
-    from vgicmgr.vgic.bringup import judge_bring_up  # an arrival, and a domain that is refused, are spared it
-
+    if not settings.needs_gic:
+        return Verdict()
     with System() as system:
+        asked = Verdict(tuple(_findings(settings, system)))
+        if not asked.ok:
+            return asked
+        from vgicmgr.vgic.bringup import judge_bring_up  # an arrival, and a domain that is refused, are spared it
+
         return Verdict((*asked.findings, *judge_bring_up(settings, system).findings))
 
 
@@ -49,8 +51,16 @@ def judge_settings(settings: DomainSettings) -> Verdict:
     """
     if not settings.needs_gic:
         return Verdict()
-    with System() as system, system.create_vm() as vm:
-        return Verdict((*_gic(settings, system, vm), *_memory(settings, vm), *_pmu(settings, vm), *_cpu(settings, vm)))
+    with System() as system:
+        return Verdict(tuple(_findings(settings, system)))
+
+
+def _findings(settings: DomainSettings, system: System) -> Iterator[Finding]:
+    with system.create_vm() as vm:
+        yield from _gic(settings, system, vm)
+        yield from _memory(settings, vm)
+        yield from _pmu(settings, vm)
+        yield from _cpu(settings, vm)
 
 
 def _refusal(name: str, evidence: str, remedy: str) -> Finding:
@@ -259,8 +269,8 @@ def _default_model(settings: DomainSettings) -> Iterator[Finding]:
 
 
 def _vector_lengths(wishes: dict[int, bool], vm: VM) -> Iterator[Finding]:
-    supported = _supported_vector_lengths(vm)
-    if supported and (reason := unmet_vector_length(wishes, supported)):
+    supported = supported_vector_lengths(vm)
+    if supported and (reason := unmet_vector_length(wishes, frozenset(supported))):
         asked = ", ".join(f"sve{bits} {'on' if on else 'off'}" for bits, on in sorted(wishes.items()))
         yield _refusal(
             "sve-vector-length",
@@ -269,13 +279,13 @@ def _vector_lengths(wishes: dict[int, bool], vm: VM) -> Iterator[Finding]:
         )
 
 
-def _supported_vector_lengths(vm: VM) -> frozenset[int]:
-    """In bits, from KVM_REG_ARM64_SVE_VLS of a vCPU with SVE; empty without SVE."""
+def supported_vector_lengths(vm: VM) -> tuple[int, ...]:
+    """The SVE vector lengths of a vCPU, in bits (KVM_REG_ARM64_SVE_VLS); none without SVE. It makes the VM's vCPU 0."""
     if not vm.check_extension("KVM_CAP_ARM_SVE"):
-        return frozenset()
+        return ()
     with vm.create_vcpu() as vcpu:
         vcpu.init(vm.preferred_target(), ["KVM_ARM_VCPU_PSCI_0_2", "KVM_ARM_VCPU_SVE"])
-        return frozenset(sve_vector_lengths(vcpu.get_register(uapi.KVM_REG_ARM64_SVE_VLS)))
+        return sve_vector_lengths(vcpu.get_register(uapi.KVM_REG_ARM64_SVE_VLS))
 
 
 def _on(feature: CpuFeature) -> bool:
