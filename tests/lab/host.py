@@ -61,7 +61,7 @@ class Host(Connection):
     def spawn(cls, spec: HostSpec, name: str = "host", network: Network | None = None) -> Self:
         """Start the host's QEMU, building first what is not in the cache; raises Prerequisite, BuildError."""
         require(spec)
-        built, image = kernel(spec.kernel_release), root(spec.userland)
+        built, image = kernel(spec.kernel_release, spec.page_kib), root(spec.userland)
         folder = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # a short path: sockets allow 107 characters
         settings = {
             "NAME": name,

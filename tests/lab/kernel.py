@@ -55,36 +55,38 @@ class Kernel:
         return (self.folder / "version").read_text()
 
 
-def kernel(release: Release) -> Kernel:
-    """The kernel of a release, from the cache or built."""
+def kernel(release: Release, page_kib: int = 4) -> Kernel:
+    """The kernel of a release with pages of this size, from the cache or built."""
+    flavour = "arm64" if page_kib == 4 else f"arm64-{page_kib}k"
     sources = (Path(__file__), Path(initramfs.__file__), initramfs.GUEST_INIT)
-    recipe: tuple[str | bytes, ...] = (release, *(source.read_bytes() for source in sources))
-    return Kernel(entry(f"kernel-{release}", recipe, partial(_build, release)))
+    recipe: tuple[str | bytes, ...] = (release, flavour, *(source.read_bytes() for source in sources))
+    return Kernel(entry(f"kernel-{release}-{flavour}", recipe, partial(_build, release, flavour)))
 
 
-def packages(archive: Archive) -> list[str]:
-    """The packages linux-image-arm64 stands for today: one, or what it has been split into."""
+def packages(archive: Archive, flavour: str) -> list[str]:
+    """The packages that Debian's kernel of a flavour stands for today: one, or what it has been split into."""
+    whole = f"linux-image-{flavour}"
     found: dict[str, None] = {}
 
     def follow(package: str) -> None:
         for name in archive.depends(package):
-            if re.fullmatch(r"linux-(image|binary|modules)-\d.*-arm64", name) and name not in found:
+            if re.fullmatch(rf"linux-(image|binary|modules)-\d.*-{flavour}", name) and name not in found:
                 found[name] = None
                 follow(name)
 
-    follow("linux-image-arm64")
+    follow(whole)
     if not found:
-        raise BuildError(f"linux-image-arm64 of {archive.release} leads to no kernel package")
+        raise BuildError(f"{whole} of {archive.release} leads to no kernel package")
     return list(found)
 
 
-def _build(release: Release, folder: Path) -> None:
+def _build(release: Release, flavour: str, folder: Path) -> None:
     archive = Archive(release)
     tree = folder / "tree"
     (tree / "usr/lib").mkdir(parents=True)
     (tree / "lib").symlink_to("usr/lib")
-    debs = archive.alone([*packages(archive), "busybox-static"], folder)
-    progress(f"{release}: kernel, its modules and initramfs")
+    debs = archive.alone([*packages(archive, flavour), "busybox-static"], folder)
+    progress(f"{release} ({flavour}): kernel, its modules and initramfs")
     unpack(debs, tree)
     images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
     if len(images) != 1:

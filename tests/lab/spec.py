@@ -27,6 +27,8 @@ class HostSpec:
     """A CPU model of the outer QEMU."""
     cpu_options: tuple[str, ...] = ()
     """Further properties of it, such as ``sve-max-vq=2``."""
+    page_kib: int = 4
+    """The size of the kernel's pages, in KiB: 4, or since trixie 16."""
     gic: int = 3
     """The version of the host's own interrupt controller: 2, 3 or 4."""
     its: bool = True

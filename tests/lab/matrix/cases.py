@@ -90,6 +90,7 @@ MIXED: dict[str, HostSpec] = {
     "max 6.12/qemu11": _with_qemu(TRIXIE, SID, "max"),
     "max 7.2/qemu10": _with_qemu(SID, TRIXIE, "max"),
     "max-sve256": HostSpec(cpu="max", cpu_options=("sve-max-vq=2",)),
+    "16k": HostSpec(page_kib=16),
     "20 counters": HostSpec(cpu="cortex-a710", outer=SID),
     "6 counters": HostSpec(cpu="neoverse-n2", outer=SID),
     "a72": HostSpec(cpu="cortex-a72"),
@@ -171,6 +172,8 @@ FULL = (
     *both("7.2/qemu10", "trixie", "plain", "pmu=off"),
     *both("7.2/qemu10", "sid", "plain"),
     *both("bookworm", "6.12/qemu7", "plain"),
+    # pages of another size, which the region of stolen time is made of
+    *both("trixie", "16k", "plain", "no steal time"),
     # other CPUs
     *both("trixie", "a76", "plain"),
     *both("trixie", "max", "plain", "bare"),
