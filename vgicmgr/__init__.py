@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from vgicmgr.vfio.inventory import Inventory
     from vgicmgr.vfio.judge import judge_inventory
     from vgicmgr.vfio.probe import probe_inventory
-    from vgicmgr.vgic.inspection import Inspection, inspect_machine
-    from vgicmgr.vgic.start import judge_start
+    from vgicmgr.guest.inspection import Inspection, inspect_machine
+    from vgicmgr.guest.start import judge_start
 
 __all__ = [
     "CannotTell",
@@ -97,8 +97,8 @@ _ORIGIN = {
     "vgicmgr.vfio.inventory": ("Inventory",),
     "vgicmgr.vfio.judge": ("judge_inventory",),
     "vgicmgr.vfio.probe": ("probe_inventory",),
-    "vgicmgr.vgic.inspection": ("Inspection", "inspect_machine"),
-    "vgicmgr.vgic.start": ("judge_start",),
+    "vgicmgr.guest.inspection": ("Inspection", "inspect_machine"),
+    "vgicmgr.guest.start": ("judge_start",),
 }
 
 

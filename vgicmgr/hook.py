@@ -4,7 +4,7 @@ Decided are ``prepare`` (a guest starts), ``migrate`` (one is about to come from
 file). Everything else is let through at once: a failing ``reconnect`` would kill a running guest, and ``stopped`` and
 ``release`` come when there is nothing left to refuse (libvirt, ``docs/hooks.rst``).
 
-An arrival is judged by the guest's ABI record (:mod:`vgicmgr.abi.arrival`); without one, by the domain XML alone.
+An arrival is judged by the guest's ABI record (:mod:`vgicmgr.migration.arrival`); without one, by the domain XML alone.
 
 Exit status 0 lets the guest in, 1 keeps it out; the one line on standard error then reaches the operator in libvirt's
 own error, at the source of a migration before any memory is copied. Standard output stays empty. Each decision is
@@ -52,7 +52,7 @@ def main(
     """Exit status for the arguments libvirt gives: domain, operation, sub-operation, extra.
 
     A fifth one is what ``hooks/qemu`` has already read of the XML; the rest comes from the descriptor ``stdin``.
-    ``judge`` is :func:`vgicmgr.vgic.start.judge_start` unless told otherwise. Raises nothing.
+    ``judge`` is :func:`vgicmgr.guest.start.judge_start` unless told otherwise. Raises nothing.
     """
     if len(argv) < 2 or argv[1] not in _WORDS:
         return 0
@@ -216,13 +216,13 @@ def _say(line: str) -> None:
 
 def _judge_start(settings: DomainSettings) -> Verdict:
     # here, so that a domain that is no arm64 KVM guest is spared it
-    from vgicmgr.vgic.start import judge_start
+    from vgicmgr.guest.start import judge_start
 
     return judge_start(settings)
 
 
 def _judge_arrival(xml: bytes, settings: DomainSettings) -> Verdict:
-    from vgicmgr.abi.arrival import judge_incoming
+    from vgicmgr.migration.arrival import judge_incoming
 
     return judge_incoming(xml, settings)
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from vgicmgr.abi.record import to_xml
-from vgicmgr.abi.scratch import record_of, scratch
+from vgicmgr.migration.record import to_xml
+from vgicmgr.migration.scratch import record_of, scratch
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.errors import VgicmgrError
 from vgicmgr.kvm.system import System
@@ -23,7 +23,7 @@ _PATH = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
 COMMANDS = {
     "python3 -I -c 'import lxml.etree'": "import lxml.etree",
     "python3 -I -c ''": "",
-    "imports": f"{_PATH}import vgicmgr.hook, vgicmgr.abi.arrival",
+    "imports": f"{_PATH}import vgicmgr.hook, vgicmgr.migration.arrival",
     "verdict": f"{_PATH}from vgicmgr.hook import main; sys.exit(main(['web1', 'migrate', 'begin', '-']))",
 }
 

@@ -11,8 +11,8 @@ from statistics import median
 from tests.lab.rehearsals import gicv3
 from vgicmgr.errors import VgicmgrError
 from vgicmgr.kvm.system import System
-from vgicmgr.vgic.plan import call_plan, telling_vcpus
-from vgicmgr.vgic.rehearsal import rehearse
+from vgicmgr.guest.plan import call_plan, telling_vcpus
+from vgicmgr.guest.rehearsal import rehearse
 
 ROUNDS = 7
 VCPUS = (1, 2, 8, 64, 123, 124, 512)

@@ -17,7 +17,7 @@ from vgicmgr.kvm import its, vcpu, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
-from vgicmgr.vgic.plan import (
+from vgicmgr.guest.plan import (
     Call,
     CreateDevice,
     CreateIRQChip,
@@ -31,7 +31,7 @@ from vgicmgr.vgic.plan import (
     SetVectorLengths,
     call_plan,
 )
-from vgicmgr.vgic.rehearsal import Machine, rehearse
+from vgicmgr.guest.rehearsal import Machine, rehearse
 
 GICV3 = "GICv3, ITS, PMU and SVE"
 GICV2 = "GICv2, no PMU, no SVE"

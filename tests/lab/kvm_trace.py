@@ -13,7 +13,7 @@ from tests.lab.host import Host
 from tests.lab.spec import Release
 from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
-from vgicmgr.vgic.plan import (
+from vgicmgr.guest.plan import (
     AddVFIOFile,
     Call,
     CreateDevice,

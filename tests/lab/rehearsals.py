@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-from vgicmgr.vgic.configuration import MSIController, Region, VGICConfiguration
-from vgicmgr.vgic.plan import SetDeviceAttribute, SetVCPUAttribute, call_plan, telling_vcpus
-from vgicmgr.vgic.rehearsal import Rehearsal, rehearse
+from vgicmgr.guest.configuration import MSIController, Region, VGICConfiguration
+from vgicmgr.guest.plan import SetDeviceAttribute, SetVCPUAttribute, call_plan, telling_vcpus
+from vgicmgr.guest.rehearsal import Rehearsal, rehearse
 
 LOW, HIGH = 0x080A_0000, 0x40_0000_0000
 """Where QEMU's virt machine has its redistributors."""

@@ -24,10 +24,10 @@ from vgicmgr.domain.settings import read_domain
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.devicetree import Node, read_device_tree
 from vgicmgr.qemu.machine import Version
-from vgicmgr.vgic.configuration import MSIController
-from vgicmgr.vgic.document import qemu_arguments
-from vgicmgr.vgic.hostfacts import facts_of_document
-from vgicmgr.vgic.resolve import Resolution, resolve
+from vgicmgr.guest.configuration import MSIController
+from vgicmgr.guest.document import qemu_arguments
+from vgicmgr.guest.hostfacts import facts_of_document
+from vgicmgr.guest.resolve import Resolution, resolve
 
 GIB = 1 << 30
 VCPUS = (1, 2, 8, 9, 64, 123, 124, 512)

@@ -16,9 +16,9 @@ from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, SMALL, Case
 from tests.lab.matrix.run import NAME, VGICMGR, document, move, start
 from tests.lab.matrix.table import row
 from tests.lab.pair import Pair
-from vgicmgr.abi.document import from_document
-from vgicmgr.abi.incoming import read_incoming
-from vgicmgr.abi.record import ABIRecord, Place, to_xml
+from vgicmgr.migration.document import from_document
+from vgicmgr.migration.incoming import read_incoming
+from vgicmgr.migration.record import ABIRecord, Place, to_xml
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id
 
 SECONDS = 30.0

@@ -34,8 +34,8 @@ from tests.lab.test_device_tree import Case
 from vgicmgr.cli import main
 from vgicmgr.qemu.qmp import MonitorLost, MonitorSilent, socket_monitor
 from vgicmgr.qemu.running import ask_socket
-from vgicmgr.vgic.inspection import Inspection, inspect_machine
-from vgicmgr.vgic.inspectiondocument import SCHEMA
+from vgicmgr.guest.inspection import Inspection, inspect_machine
+from vgicmgr.guest.inspectiondocument import SCHEMA
 
 CASES = (
     Case("virt", 1),

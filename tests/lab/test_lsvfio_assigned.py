@@ -15,7 +15,7 @@ from tests.lab.host import Host
 from tests.lab.spec import HostSpec, Release
 from tests.lab.vfio_host import DEVICES, NVME, OTHER, PAIR, bind, bound, held_open, prepared, spec
 from vgicmgr.kvm import vfio
-from vgicmgr.vgic.plan import AddVFIOFile, Call, CreateDevice
+from vgicmgr.guest.plan import AddVFIOFile, Call, CreateDevice
 
 VGICMGR = ["python3", "-m", "vgicmgr.cli"]
 HOOK = ["python3", "-m", "vgicmgr.hook", "guest", "prepare", "begin", "-"]

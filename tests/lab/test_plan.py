@@ -17,10 +17,10 @@ from tests.lab.spec import HOSTS, HostSpec, Release
 from vgicmgr.domain.devices import QEMU_NAMESPACE, read_devices
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.kvm import its
-from vgicmgr.vgic.document import qemu_arguments
-from vgicmgr.vgic.hostfacts import HostFacts, facts_of_document
-from vgicmgr.vgic.plan import Call, CreateDevice, SetVCPUAttribute, SetVectorLengths, call_plan
-from vgicmgr.vgic.resolve import Resolution, resolve
+from vgicmgr.guest.document import qemu_arguments
+from vgicmgr.guest.hostfacts import HostFacts, facts_of_document
+from vgicmgr.guest.plan import Call, CreateDevice, SetVCPUAttribute, SetVectorLengths, call_plan
+from vgicmgr.guest.resolve import Resolution, resolve
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tests.lab.conftest import LabHost
 from tests.lab.connection import Result
 from tests.lab.matrix.cases import GUESTS
 from tests.lab.spec import HOSTS
-from vgicmgr.abi.incoming import read_incoming
+from vgicmgr.migration.incoming import read_incoming
 
 SECONDS = 120.0
 GUEST = "a guest-1"

@@ -11,7 +11,7 @@ from tests.lab.domains import Guest
 from tests.lab.host import Host
 from tests.lab.pair import Pair
 from tests.lab.spec import HOSTS
-from vgicmgr.abi.record import Place
+from vgicmgr.migration.record import Place
 
 FITS = Guest("watched", gic="<gic version='3'/>")
 MOVES = replace(FITS, os_type="<type arch='aarch64' machine='virt-7.2'>hvm</type>")  # a type that all QEMUs here have

@@ -451,8 +451,8 @@ class TestAsAProcess:
     def test_it_starts_without_what_a_start_cannot_wait_for(self) -> None:
         """A guest's start waits for these imports."""
         program = (
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import vgicmgr.hook, vgicmgr.vgic.start; "
-            "import vgicmgr.vgic.bringup, vgicmgr.abi.arrival; print(*sys.modules)"
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import vgicmgr.hook, vgicmgr.guest.start; "
+            "import vgicmgr.guest.bringup, vgicmgr.migration.arrival; print(*sys.modules)"
         )
         run = subprocess.run(
             [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True, timeout=30

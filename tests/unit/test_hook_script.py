@@ -139,7 +139,7 @@ class TestStarted:
         while not (asked := tmp_path / "asked").exists() or not asked.read_text():
             assert time.monotonic() - begin < 30
             time.sleep(0.1)
-        assert "from vgicmgr.abi.writer import main" in asked.read_text()
+        assert "from vgicmgr.migration.writer import main" in asked.read_text()
         assert asked.read_text().endswith("|a guest's name|")
 
     def test_an_emulated_guest_has_none(self, arm64_hook: Hook, tmp_path: Path) -> None:

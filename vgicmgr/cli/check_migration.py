@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterable, Sequence
 
-    from vgicmgr.abi.hostdocument import DocumentHost
-    from vgicmgr.abi.record import ABIRecord
+    from vgicmgr.migration.hostdocument import DocumentHost
+    from vgicmgr.migration.record import ABIRecord
     from vgicmgr.domain.settings import DomainSettings
     from vgicmgr.findings import Finding
 
@@ -47,10 +47,10 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
 
 def run(options: Namespace) -> int:
     """Judge and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    from vgicmgr.abi.arrival import findings
-    from vgicmgr.abi.hostdocument import host_of
-    from vgicmgr.abi.record import after_move
-    from vgicmgr.abi.scratch import wants_its
+    from vgicmgr.migration.arrival import findings
+    from vgicmgr.migration.hostdocument import host_of
+    from vgicmgr.migration.record import after_move
+    from vgicmgr.migration.scratch import wants_its
     from vgicmgr.findings import Verdict
     from vgicmgr.qemu.cpu import cpu_of
 
@@ -81,8 +81,8 @@ def _assigned(options: Namespace, settings: "DomainSettings", arguments: "Sequen
     from vgicmgr.cli.translate import is_remote
     from vgicmgr.host.linux import read_kernel_log
     from vgicmgr.vfio.assigned import AssignedDevices, read_assigned
-    from vgicmgr.vgic.assignment import migration_findings
-    from vgicmgr.vgic.hostfacts import facts_of_document
+    from vgicmgr.guest.assignment import migration_findings
+    from vgicmgr.guest.hostfacts import facts_of_document
 
     here = not Path(options.guest).is_file() and not is_remote(options.connect)
     assigned = read_assigned(device.address for device in devices) if here else AssignedDevices()
@@ -116,8 +116,8 @@ def explain(record: "ABIRecord", host: "DocumentHost") -> None:
 
 
 def _guest(options: Namespace) -> "tuple[ABIRecord, DomainSettings, tuple[str, ...]]":
-    from vgicmgr.abi.document import from_document
-    from vgicmgr.abi.incoming import read_incoming
+    from vgicmgr.migration.document import from_document
+    from vgicmgr.migration.incoming import read_incoming
     from vgicmgr.domain.settings import read_domain
 
     path = Path(options.guest)

@@ -51,7 +51,7 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
 
 def run(options: Namespace) -> int:
     """Ask, translate, compare and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    from vgicmgr.vgic.inspection import Basis, domain_of, inspect_running
+    from vgicmgr.guest.inspection import Basis, domain_of, inspect_running
 
     if options.qmp is None:
         running, xml = _ask_libvirt(options)
@@ -72,11 +72,11 @@ def run(options: Namespace) -> int:
     elif options.format == "json":
         import json
 
-        from vgicmgr.vgic.inspectiondocument import to_document
+        from vgicmgr.guest.inspectiondocument import to_document
 
         print(json.dumps(to_document(inspection), indent=2))
     else:
-        from vgicmgr.vgic.inspectiondocument import render
+        from vgicmgr.guest.inspectiondocument import render
 
         sys.stdout.write(render(inspection))
     return 0 if inspection.same else 1

@@ -43,8 +43,8 @@ def run(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """Print the record."""
-    from vgicmgr.abi.document import render, to_document
-    from vgicmgr.abi.incoming import read_incoming
+    from vgicmgr.migration.document import render, to_document
+    from vgicmgr.migration.incoming import read_incoming
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect) as connection:
@@ -63,7 +63,7 @@ def show(options: Namespace) -> int:
 
 def write(options: Namespace) -> int:
     """Write the record."""
-    from vgicmgr.abi.writer import write_record
+    from vgicmgr.migration.writer import write_record
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect, read_only=False) as connection:
@@ -83,8 +83,8 @@ _DONE = {
 
 def verify(options: Namespace) -> int:
     """Judge an arrival on this host."""
-    from vgicmgr.abi.arrival import judge_arrival
-    from vgicmgr.abi.incoming import read_incoming
+    from vgicmgr.migration.arrival import judge_arrival
+    from vgicmgr.migration.incoming import read_incoming
     from vgicmgr.domain.connection import connect
     from vgicmgr.domain.settings import read_domain
     from vgicmgr.qemu.migration import rules_of

@@ -13,8 +13,8 @@ from vgicmgr.findings import Verdict
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from vgicmgr.vgic.configuration import VGICConfiguration
-    from vgicmgr.vgic.rehearsal import Rehearsal
+    from vgicmgr.guest.configuration import VGICConfiguration
+    from vgicmgr.guest.rehearsal import Rehearsal
 
 KIND = "vgicmgr rehearsal"
 VERSION = 1
@@ -71,8 +71,8 @@ def run(options: Namespace) -> int:
 
 def _rehearse(configuration: "VGICConfiguration") -> "Rehearsal":
     from vgicmgr.kvm.system import System
-    from vgicmgr.vgic.plan import call_plan, telling_vcpus
-    from vgicmgr.vgic.rehearsal import rehearse
+    from vgicmgr.guest.plan import call_plan, telling_vcpus
+    from vgicmgr.guest.rehearsal import rehearse
 
     architecture = os.uname().machine
     if architecture != "aarch64":
@@ -83,8 +83,8 @@ def _rehearse(configuration: "VGICConfiguration") -> "Rehearsal":
 
 def render(rehearsal: "Rehearsal | None", verdict: Verdict, vcpus: int) -> Iterator[str]:
     """Lines of text: each call with its outcome, what was found, and the result; the domain has so many ``vcpus``."""
-    from vgicmgr.vgic.map import printable
-    from vgicmgr.vgic.plan import CreateVCPU
+    from vgicmgr.guest.map import printable
+    from vgicmgr.guest.plan import CreateVCPU
 
     if rehearsal:
         for place, call in enumerate(rehearsal.plan):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from vgicmgr.domain.settings import MAX_BYTES
 from vgicmgr.errors import CannotTell, VgicmgrError
-from vgicmgr.vgic.hostfacts import ASSUMED_HOST, HostFacts
+from vgicmgr.guest.hostfacts import ASSUMED_HOST, HostFacts
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from vgicmgr.qemu.machine import Version
-    from vgicmgr.vgic.addressmap import AddressMap
-    from vgicmgr.vgic.resolve import Resolution
+    from vgicmgr.guest.addressmap import AddressMap
+    from vgicmgr.guest.resolve import Resolution
 
 DESCRIPTION = """\
 Resolve a libvirt domain XML against machine type, QEMU and host into the vGIC
@@ -99,7 +99,7 @@ def translate(xml: bytes, options: Namespace) -> "Resolution":
     from vgicmgr.domain.devices import read_devices
     from vgicmgr.domain.metadata import read_wishes
     from vgicmgr.domain.settings import read_domain
-    from vgicmgr.vgic.resolve import resolve
+    from vgicmgr.guest.resolve import resolve
 
     local = options.host is None and not is_remote(options.connect or "")
     settings, devices = read_domain(xml), read_devices(xml)
@@ -167,7 +167,7 @@ def _host(path: str | None) -> HostFacts:
     if path is not None:
         import json
 
-        from vgicmgr.vgic.hostfacts import HostDocumentError, facts_of_document
+        from vgicmgr.guest.hostfacts import HostDocumentError, facts_of_document
 
         try:
             document = json.loads(read_file(path))
@@ -175,7 +175,7 @@ def _host(path: str | None) -> HostFacts:
             raise HostDocumentError(f"{path}: no JSON document") from None
         return facts_of_document(document)
     from vgicmgr.host.probe import probe_host
-    from vgicmgr.vgic.hostfacts import host_facts
+    from vgicmgr.guest.hostfacts import host_facts
 
     try:
         return host_facts(probe_host())
@@ -196,13 +196,13 @@ def is_remote(uri: str) -> bool:
 def _address_map(path: str | None) -> "AddressMap | None":
     if path is None:
         return None
-    from vgicmgr.vgic.mapfile import read_address_map
+    from vgicmgr.guest.mapfile import read_address_map
 
     return read_address_map(read_file(path))
 
 
 def _text(resolution: "Resolution", _xml: bytes) -> str:
-    from vgicmgr.vgic.map import render
+    from vgicmgr.guest.map import render
 
     return render(resolution)
 
@@ -210,7 +210,7 @@ def _text(resolution: "Resolution", _xml: bytes) -> str:
 def _json(resolution: "Resolution", _xml: bytes) -> str:
     import json
 
-    from vgicmgr.vgic.document import to_document
+    from vgicmgr.guest.document import to_document
 
     return json.dumps(to_document(resolution), indent=2) + "\n"
 
@@ -219,7 +219,7 @@ def _qemu_arguments(resolution: "Resolution", _xml: bytes) -> str:
     """One option a line, quoted for a shell."""
     import shlex
 
-    from vgicmgr.vgic.document import qemu_arguments
+    from vgicmgr.guest.document import qemu_arguments
 
     arguments = qemu_arguments(resolution)
     pairs = zip(arguments[::2], arguments[1::2], strict=True)
@@ -242,7 +242,7 @@ def _libvirt_xml(resolution: "Resolution", xml: bytes) -> str:
 
 
 def _calls(resolution: "Resolution", _xml: bytes) -> str:
-    from vgicmgr.vgic.plan import call_plan
+    from vgicmgr.guest.plan import call_plan
 
     if resolution.configuration is None or resolution.settings.virt_type != "kvm":
         raise CannotTell("the domain is emulated: QEMU asks no kernel for its interrupt controller", "use type='kvm'")

@@ -173,10 +173,10 @@ def judge_anew(guest: str, xml: bytes, operation: str) -> Decision | None:
 
 def _judge(xml: bytes, settings: Any, operation: str) -> Verdict:
     if operation == "prepare":
-        from vgicmgr.vgic.start import judge_start
+        from vgicmgr.guest.start import judge_start
 
         return judge_start(settings)
-    from vgicmgr.abi.arrival import judge_incoming
+    from vgicmgr.migration.arrival import judge_incoming
 
     return judge_incoming(xml, settings)
 

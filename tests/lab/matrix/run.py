@@ -14,10 +14,10 @@ from tests.lab.chain import Chain, migrate
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, Case
-from vgicmgr.abi.arrival import findings
-from vgicmgr.abi.hostdocument import HostDocumentError, host_of
-from vgicmgr.abi.incoming import read_incoming
-from vgicmgr.abi.scratch import wants_its
+from vgicmgr.migration.arrival import findings
+from vgicmgr.migration.hostdocument import HostDocumentError, host_of
+from vgicmgr.migration.incoming import read_incoming
+from vgicmgr.migration.scratch import wants_its
 from vgicmgr.domain.settings import read_domain
 from vgicmgr.findings import Verdict
 from vgicmgr.qemu.cpu import cpu_of

@@ -48,7 +48,7 @@ def test_help_tells_the_exit_statuses() -> None:
 
 def test_check_host_and_the_hook_import_neither_libvirt_nor_qmp_nor_lxml() -> None:
     program = (
-        "import sys, vgicmgr.cli, vgicmgr.hook, vgicmgr.host.report, vgicmgr.host.document, vgicmgr.vgic.start;"
+        "import sys, vgicmgr.cli, vgicmgr.hook, vgicmgr.host.report, vgicmgr.host.document, vgicmgr.guest.start;"
         "print(*sorted({name.partition('.')[0] for name in sys.modules} & {'libvirt', 'lxml', 'qemu'}))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.abi.examples import RECORD
-from tests.unit.abi.test_hostdocument import MMFR1, MODEL, document
-from vgicmgr.abi.document import to_document
-from vgicmgr.abi.models import Register
-from vgicmgr.abi.record import ABIRecord
+from tests.unit.migration.examples import RECORD
+from tests.unit.migration.test_hostdocument import MMFR1, MODEL, document
+from vgicmgr.migration.document import to_document
+from vgicmgr.migration.models import Register
+from vgicmgr.migration.record import ABIRecord
 from vgicmgr.cli import main
 from vgicmgr.kvm.registers import register_id
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.unit.abi.examples import RECORD
-from tests.unit.abi.test_writer import HERE, Domain, marks
-from vgicmgr.abi.document import from_document
-from vgicmgr.abi.record import Place, to_xml
+from tests.unit.migration.examples import RECORD
+from tests.unit.migration.test_writer import HERE, Domain, marks
+from vgicmgr.migration.document import from_document
+from vgicmgr.migration.record import Place, to_xml
 from vgicmgr.cli import main
 from vgicmgr.domain import connection
 from vgicmgr.domain.connection import Connection

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.vgic.test_plan import GICV3
+from tests.unit.guest.test_plan import GICV3
 from vgicmgr.cli.rehearse import render, to_document
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.kvm import its
 from vgicmgr.kvm.errors import KvmError
-from vgicmgr.vgic.plan import SetDeviceAttribute, call_plan, telling_vcpus
-from vgicmgr.vgic.rehearsal import Rehearsal
+from vgicmgr.guest.plan import SetDeviceAttribute, call_plan, telling_vcpus
+from vgicmgr.guest.rehearsal import Rehearsal
 
 not_arm64 = pytest.mark.skipif(os.uname().machine == "aarch64", reason="this machine can rehearse")
 

@@ -17,7 +17,7 @@ from vgicmgr.cli import main
 from vgicmgr.cli.translate import is_remote
 from vgicmgr.findings import Verdict
 from vgicmgr.host.document import to_document
-from vgicmgr.vgic.hostfacts import host_facts
+from vgicmgr.guest.hostfacts import host_facts
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
 GICV3 = str(EXAMPLES / "guest-gicv3.xml")

@@ -1,0 +1,203 @@
+"""Rehearsal: a call plan carried out on a throw-away VM of this host's kernel.
+
+No vCPU is run and no memory is given. All descriptors are closed at the end, also when a signal's handler raises
+(SIGINT); a signal that ends the process (SIGTERM) has the kernel close them.
+"""
+
+import errno
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
+
+from vgicmgr.dataclass import dataclass
+from vgicmgr.findings import Finding, Severity, Verdict
+from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.descriptor import Descriptor
+from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.system import System
+from vgicmgr.kvm.vcpu import VCPU
+from vgicmgr.kvm.vm import VM
+from vgicmgr.guest.plan import (
+    AddVFIOFile,
+    Call,
+    CreateDevice,
+    CreateIRQChip,
+    CreateVCPU,
+    CreateVM,
+    FinalizeVCPU,
+    InitVCPU,
+    SetDeviceAddress,
+    SetDeviceAttribute,
+    SetVCPUAttribute,
+    SetVectorLengths,
+)
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How a plan went: its first ``succeeded`` calls did; ``error`` is the kernel's answer to the next one, if any.
+
+    What comes after a refused call is not tried.
+    """
+
+    plan: tuple[Call, ...]
+    succeeded: int
+    error: KvmError | None = None
+
+    @property
+    def refused(self) -> Call | None:
+        """The call that the kernel refused."""
+        return self.plan[self.succeeded] if self.error else None
+
+    @property
+    def finding(self) -> Finding | None:
+        """The refusal as a finding."""
+        if self.error is None or self.refused is None:
+            return None
+        return _finding(self.refused, self.error)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the kernel carried out all of it."""
+        return Verdict((self.finding,) if self.finding else ())
+
+
+def rehearse(plan: Sequence[Call], system: System) -> Rehearsal:
+    """Carry ``plan`` out up to its end or the first call that the kernel refuses.
+
+    No VFIO file is opened, so KVM's VFIO device is made and told of none: :class:`AddVFIOFile` is left out. Raises
+    :class:`ValueError` for a plan that uses a VM, vCPU or device before it makes it.
+    """
+    calls = tuple(call for call in plan if not isinstance(call, AddVFIOFile))
+    with Machine(system) as machine:
+        for place, call in enumerate(calls):
+            try:
+                machine.carry_out(call)
+            except KvmError as error:
+                return Rehearsal(calls, place, error)
+    return Rehearsal(calls, len(calls))
+
+
+class Machine:
+    """A throw-away VM that a plan is carried out on, and what was made in it; a context manager."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._made = ExitStack()
+        self._vm: VM | None = None
+        self._vcpus: dict[int, VCPU] = {}
+        self._devices: dict[str, Descriptor] = {}
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._made.close()
+
+    def vm(self) -> VM:
+        """The VM; :class:`ValueError` before it is made."""
+        if self._vm is None:
+            raise ValueError("a call plan makes its VM first")
+        return self._vm
+
+    def vcpu(self, number: int) -> VCPU:
+        """The vCPU with this id; :class:`ValueError` before it is made."""
+        if number not in self._vcpus:
+            raise ValueError(f"a call plan makes vCPU {number} before it uses it")
+        return self._vcpus[number]
+
+    def device(self, device_type: str) -> Descriptor:
+        """The device last made of this type (KVM_DEV_TYPE_*); :class:`ValueError` before it is made."""
+        if device_type not in self._devices:
+            raise ValueError(f"a call plan makes a {device_type} before it uses it")
+        return self._devices[device_type]
+
+    def carry_out(self, call: Call) -> None:
+        """Make one call; raises :class:`KvmError` when the kernel refuses it."""
+        match call:
+            case CreateVM():
+                self._vm = self._made.enter_context(self._system.create_vm(call.ipa_bits))
+            case CreateVCPU():
+                self._vcpus[call.vcpu] = self._made.enter_context(self.vm().create_vcpu(call.vcpu))
+            case InitVCPU():
+                self.vcpu(call.vcpu).init(self._target, call.features)
+            case SetVectorLengths():
+                vls = sum(1 << bits // 128 - 1 for bits in call.lengths)
+                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM64_SVE_VLS, vls)
+            case FinalizeVCPU():
+                self.vcpu(call.vcpu).finalize(call.feature)
+            case CreateDevice():
+                device = Descriptor(self.vm().create_device(call.device_type))
+                self._devices[call.device_type] = self._made.enter_context(device)
+            case SetDeviceAttribute():
+                self.device(call.device_type).set_attribute(call.attribute, *_fields(call.value))
+            case SetVCPUAttribute():
+                self.vcpu(call.vcpu).set_attribute(call.attribute, *_fields(call.value))
+            case CreateIRQChip():
+                self.vm().create_irqchip()
+            case SetDeviceAddress():
+                self.vm().set_device_address(call.address_type, call.address)
+
+    @cached_property
+    def _target(self) -> int:
+        return self.vm().preferred_target()
+
+
+def _fields(value: int | None) -> tuple[int, ...]:
+    return () if value is None else (value,)
+
+
+def _finding(call: Call, error: KvmError) -> Finding:
+    name, remedy = _name_and_remedy(call, error.errno)
+    evidence = f"this host's kernel refuses {call}: {error.errno_name}, {error.meaning}"
+    return Finding(name, Severity.ERROR, evidence, remedy)
+
+
+_LARGER_IPA = "use a host with more bits of guest physical address (KVM_CAP_ARM_VM_IPA_SIZE), or give less memory"
+_OTHER_ADDRESS = "give it another address, aligned and clear of the guest's other devices"
+_SEE_CHECK_HOST = "see 'vgicmgr check-host' for what this host's kernel can give"
+_CREATE_DEVICE = {
+    its.DEVICE_TYPE: ("its-refused", "turn the ITS off, or use a host whose 'vgicmgr check-host' shows an ITS"),
+    vgic_v2.DEVICE_TYPE: (
+        "gic-refused",
+        "set <gic version='3'/>, or use a host whose 'vgicmgr check-host' shows a GICv2",
+    ),
+    vgic_v3.DEVICE_TYPE: (
+        "gic-refused",
+        "set <gic version='2'/>, or use a host whose 'vgicmgr check-host' shows a GICv3",
+    ),
+    vfio.DEVICE_TYPE: ("vfio-refused", "boot a kernel with CONFIG_KVM_VFIO, or take the assigned devices out"),
+}
+"""The finding's name and the remedy where a device of this type cannot be made."""
+
+
+def _name_and_remedy(call: Call, number: int) -> tuple[str, str]:
+    """The finding's name, by what was to be brought up, and what to do about this errno there."""
+    match call:
+        case CreateVM():
+            return "vm-refused", _LARGER_IPA if number == errno.EINVAL else _SEE_CHECK_HOST
+        case CreateVCPU():
+            return "vcpu-refused", "set <vcpu> to less, or use a host with a larger KVM_CAP_MAX_VCPUS"
+        case InitVCPU() | FinalizeVCPU():
+            return "vcpu-refused", f"turn CPU features off, or use a host that has them; {_SEE_CHECK_HOST}"
+        case SetVectorLengths():
+            return "vcpu-refused", "choose SVE vector lengths that 'vgicmgr check-host' shows"
+        case SetVCPUAttribute():
+            return "pmu-refused", "set <pmu state='off'/>, or use a host whose 'vgicmgr check-host' shows a PMU"
+        case CreateIRQChip():
+            return "gic-refused", "set <gic version='3'/>, or use a host that can give a GICv2"
+        case CreateDevice() if call.device_type in _CREATE_DEVICE:
+            return _CREATE_DEVICE[call.device_type]
+        case SetDeviceAttribute():
+            name = "its-refused" if call.device_type == its.DEVICE_TYPE else "gic-refused"
+            if call.attribute.group == "KVM_DEV_ARM_VGIC_GRP_ADDR":
+                return name, _LARGER_IPA if number == errno.E2BIG else _OTHER_ADDRESS
+            return name, _SEE_CHECK_HOST
+        case SetDeviceAddress():
+            return "gic-refused", _LARGER_IPA if number == errno.E2BIG else _OTHER_ADDRESS
+    return "gic-refused", _SEE_CHECK_HOST
