@@ -20,7 +20,8 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
     from vgicmgr.domain.hostdevices import HostDevice
-    from vgicmgr.domain.settings import CpuFeature, DomainSettings, read_domain
+    from vgicmgr.domain.xml import read_domain
+    from vgicmgr.domain.domain import CpuFeature, Domain
     from vgicmgr.errors import CannotTell, DomainXMLError, HookInstallError, PolicyError, VgicmgrError
     from vgicmgr.findings import Finding, Severity, Verdict
     from vgicmgr.host.capabilities import HostCapabilities
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CannotTell",
     "CpuFeature",
-    "DomainSettings",
+    "Domain",
     "DomainXMLError",
     "Emulator",
     "Emulators",
@@ -81,7 +82,8 @@ __all__ = [
 
 _ORIGIN = {
     "vgicmgr.domain.hostdevices": ("HostDevice",),
-    "vgicmgr.domain.settings": ("CpuFeature", "DomainSettings", "read_domain"),
+    "vgicmgr.domain.domain": ("CpuFeature", "Domain"),
+    "vgicmgr.domain.xml": ("read_domain",),
     "vgicmgr.errors": ("CannotTell", "DomainXMLError", "HookInstallError", "PolicyError", "VgicmgrError"),
     "vgicmgr.findings": ("Finding", "Severity", "Verdict"),
     "vgicmgr.host.capabilities": ("HostCapabilities",),

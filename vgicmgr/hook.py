@@ -27,7 +27,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from vgicmgr.domain.settings import MAX_BYTES, DomainSettings, read_domain
+from vgicmgr.domain.domain import Domain
+from vgicmgr.domain.xml import MAX_BYTES, read_domain
 from vgicmgr.errors import DomainXMLError, PolicyError, VgicmgrError
 from vgicmgr.findings import Finding, Verdict
 from vgicmgr.policy import DEFAULT, POLICY_FILE, Decision, Mode, read_policy
@@ -45,7 +46,7 @@ def main(
     argv: Sequence[str],
     stdin: int = 0,
     *,
-    judge: Callable[[DomainSettings], Verdict] | None = None,
+    judge: Callable[[Domain], Verdict] | None = None,
     policy_file: str = POLICY_FILE,
     seconds: float = STDIN_SECONDS,
 ) -> int:
@@ -84,7 +85,7 @@ class _Question:
         self,
         first: bytes,
         stdin: int,
-        judge: Callable[[DomainSettings], Verdict] | None,
+        judge: Callable[[Domain], Verdict] | None,
         policy_file: str,
         seconds: float,
     ) -> int:
@@ -97,9 +98,9 @@ class _Question:
         if policy.mode is Mode.OFF:
             return self.let_through("off", "nothing is judged")
         xml = read_stdin(stdin, seconds, first)
-        settings = read_domain(xml)
-        self.name, self.uuid = settings.name, settings.uuid
-        if not settings.needs_gic:
+        domain = read_domain(xml)
+        self.name, self.uuid = domain.name, domain.uuid
+        if not domain.needs_gic:
             return 0
         if policy_error:
             if _not_for_this_user(policy_error.__cause__):
@@ -107,10 +108,8 @@ class _Question:
             raise policy_error
         if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
             return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
-        if self.operation == "prepare":
-            return self.carry_out(policy.decide((judge or _judge_start)(settings)))
-        verdict = judge(settings) if judge else _judge_arrival(xml, settings)
-        return self.carry_out(policy.decide(verdict))
+        own = _judge_start if self.operation == "prepare" else _judge_arrival
+        return self.carry_out(policy.decide((judge or own)(domain)))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:
@@ -214,17 +213,19 @@ def _say(line: str) -> None:
         os.write(2, f"vgicmgr: {line}\n".encode(errors="backslashreplace"))
 
 
-def _judge_start(settings: DomainSettings) -> Verdict:
-    # here, so that a domain that is no arm64 KVM guest is spared it
+def _judge_start(domain: Domain) -> Verdict:
+    # imported late: domains that are no arm64 KVM guests do not need it
     from vgicmgr.guest.start import judge_start
 
-    return judge_start(settings)
+    return judge_start(domain)
 
 
-def _judge_arrival(xml: bytes, settings: DomainSettings) -> Verdict:
-    from vgicmgr.migration.arrival import judge_incoming
+def _judge_arrival(domain: Domain) -> Verdict:
+    from vgicmgr.host.kernel import Kernel
+    from vgicmgr.migration.arrival import check_arrival
 
-    return judge_incoming(xml, settings)
+    with Kernel() as host:
+        return check_arrival(domain, host)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgicmgr.cli.translate import add_host, libvirt_xml, translate
+from vgicmgr.cli.inputs import add_host, translate
+from vgicmgr.cli.translate import libvirt_xml
 from vgicmgr.errors import VgicmgrError
 
 if TYPE_CHECKING:
@@ -70,17 +71,17 @@ def run(options: Namespace) -> int:
             return 1
         new = libvirt_xml(resolution, old)
         if new == old:
-            print(f"domain {resolution.settings.name}: nothing to change")
+            print(f"domain {resolution.domain.name}: nothing to change")
             return 0
-        sys.stdout.write(difference(old, new, resolution.settings.name))
+        sys.stdout.write(difference(old, new, resolution.domain.name))
         if options.dry_run:
             return 0
-        if not options.yes and not _asked(f"Redefine domain {resolution.settings.name}? [y/N] "):
+        if not options.yes and not _asked(f"Redefine domain {resolution.domain.name}? [y/N] "):
             print("nothing changed")
             return 1
-        kept = keep(old, resolution.settings.uuid or resolution.settings.name, backup_folder(options.backup))
+        kept = keep(old, resolution.domain.uuid or resolution.domain.name, backup_folder(options.backup))
         connection.define(new)
-        print(f"domain {resolution.settings.name} redefined; the old definition is in {kept}")
+        print(f"domain {resolution.domain.name} redefined; the old definition is in {kept}")
         print(f"to go back: virsh define {kept}")
         return 0
 

@@ -1,6 +1,7 @@
 """``vgicmgr check-migration``: whether a guest would arrive on another host, by that host's document."""
 
 import json
+import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from vgicmgr.migration.hostdocument import DocumentHost
-    from vgicmgr.migration.record import ABIRecord
-    from vgicmgr.domain.settings import DomainSettings
+    from vgicmgr.domain.domain import Domain
     from vgicmgr.findings import Finding
+    from vgicmgr.guest.resolve import Resolution
+    from vgicmgr.host.documented import DocumentedHost
+    from vgicmgr.host.facts import HostFacts
+    from vgicmgr.migration.record import ABIRecord
 
 _MOST_BYTES = 64 << 20
 
@@ -47,105 +50,122 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
 
 def run(options: Namespace) -> int:
     """Judge and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    from vgicmgr.migration.arrival import findings
-    from vgicmgr.migration.hostdocument import host_of
-    from vgicmgr.migration.record import after_move
-    from vgicmgr.migration.scratch import wants_its
     from vgicmgr.findings import Verdict
-    from vgicmgr.qemu.cpu import cpu_of
+    from vgicmgr.guest.resolve import resolve
+    from vgicmgr.migration.arrival import judge_arrival
 
-    record, settings, arguments = _guest(options)
-    cpu = cpu_of(settings, arguments)
+    domain, record = _guest(options)
     if options.source:
-        # QEMU sends the registers of the host that the guest is on
-        source, _ = host_of(_json(options.source), settings, cpu, with_its=wants_its(arguments))
-        record = after_move(record, replace(record, registers=source.first_values()))
-    host, rules = host_of(_json(options.to), settings, cpu, with_its=wants_its(arguments))
-    verdict = Verdict((*findings(record, settings, rules, host), *_assigned(options, settings, arguments)))
+        record = _from_source(domain, record, _host(options.source))
+    host = _host(options.to)
+    resolution = resolve(domain, host)
+    verdict = Verdict((*judge_arrival(domain, record, host).findings, *_assigned(options, resolution)))
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
     if options.explain:
-        explain(record, host)
-    name = f"on the host with Linux {host.kernel} and {rules.value} rules in QEMU"
-    print(f"the guest {'would' if verdict.ok else 'would not'} arrive {name}")
+        explain(record, resolution, host)
+    print(f"the guest {'would' if verdict.ok else 'would not'} arrive on the host with Linux {host.kernel}")
     return 0 if verdict.ok else 1
 
 
-def _assigned(options: Namespace, settings: "DomainSettings", arguments: "Sequence[str]") -> "Iterable[Finding]":
-    """What stands against the guest's assigned devices, which are on the host that it leaves."""
-    from vgicmgr.domain.hostdevices import devices_of_arguments
+def _host(path: Path) -> "DocumentedHost":
+    from vgicmgr.host.documented import read_host
 
-    devices = (*settings.host_devices, *devices_of_arguments(arguments))
+    return read_host(_read(path))
+
+
+def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost") -> "ABIRecord":
+    """The record with the registers that QEMU sends from the host that the guest has moved to."""
+    from vgicmgr.guest.resolve import resolve
+    from vgicmgr.migration.destination import open_destination
+    from vgicmgr.migration.record import after_move
+
+    with open_destination(resolve(domain, source), source) as (destination, _):
+        if destination is None:
+            raise CannotTell("by its document, the guest cannot run on the host that it is said to be on")
+        return after_move(record, replace(record, registers=destination.first_values()))
+
+
+def _assigned(options: Namespace, resolution: "Resolution") -> "Iterable[Finding]":
+    """What stands against the guest's assigned devices, which are on the host that it leaves."""
+    from vgicmgr.guest.devices import host_devices
+
+    devices = host_devices(resolution.domain, resolution.machine) if resolution.machine else ()
     if not devices:
         return ()
-    from vgicmgr.cli.translate import is_remote
+    from vgicmgr.cli.inputs import is_remote
+    from vgicmgr.guest.assignment import migration_findings
     from vgicmgr.host.linux import read_kernel_log
     from vgicmgr.vfio.assigned import AssignedDevices, read_assigned
-    from vgicmgr.guest.assignment import migration_findings
-    from vgicmgr.guest.hostfacts import facts_of_document
 
     here = not Path(options.guest).is_file() and not is_remote(options.connect)
     assigned = read_assigned(device.address for device in devices) if here else AssignedDevices()
     direct_injection = ""
     if options.source:
-        direct_injection = facts_of_document(_json(options.source)).direct_injection
+        direct_injection = _host(options.source).direct_injection
     elif here and (log := read_kernel_log()).gicv4:
         direct_injection = log.gicv4_version or ""
     return migration_findings(devices, assigned, direct_injection)
 
 
-def explain(record: "ABIRecord", host: "DocumentHost") -> None:
+def explain(record: "ABIRecord", resolution: "Resolution", host: "HostFacts") -> None:
     """Print, a line each, the registers that differ, and why that matters or not."""
     from vgicmgr.kvm.registers import register_name
+    from vgicmgr.migration.destination import open_destination
 
-    refused = {refusal.number: str(refusal) for refusal in host.refused(record.registers)}
-    values = dict(record.registers)
-    for number in sorted(values.keys() | host.registers.keys()):
+    with open_destination(resolution, host) as (destination, _):
+        if destination is None:
+            return
+    refused = {refusal.number: str(refusal) for refusal in destination.refused(record.registers)}
+    values, first = dict(record.registers), dict(destination.first_values())
+    for number in sorted(values.keys() | first.keys()):
         name = register_name(number)
-        if number not in host.registers:
+        if number not in first:
             words = "only the guest has it"
         elif number not in values:
             words = "only the host has it: it keeps the value it has there"
         elif number in refused:
             words = f"refused: {refused[number]}"
-        elif values[number] != host.registers[number].value:
-            words = f"guest has {values[number]:#x}, the host {host.registers[number].value:#x}, and takes the guest's"
+        elif values[number] != first[number]:
+            words = f"guest has {values[number]:#x}, the host {first[number]:#x}, and takes the guest's"
         else:
             continue
         print(f"  {name:36} {words}")
 
 
-def _guest(options: Namespace) -> "tuple[ABIRecord, DomainSettings, tuple[str, ...]]":
+def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
+    from vgicmgr.domain.xml import read_domain
     from vgicmgr.migration.document import from_document
-    from vgicmgr.migration.incoming import read_incoming
-    from vgicmgr.domain.settings import read_domain
+    from vgicmgr.migration.record import as_migrated
 
     path = Path(options.guest)
     if path.is_file():
         record = from_document(_json(path))
-        if options.xml is None:
-            return record, _settings_of(record), ()
-        xml = _read(options.xml)
-        return record, read_domain(xml), read_incoming(xml).arguments
+        if options.xml is not None:
+            return read_domain(_read(options.xml)), record
+        print(
+            "vgicmgr: without --xml the guest is taken for one of 1 GiB and no devices besides what its record says",
+            file=sys.stderr,
+        )
+        return _domain_of(record), record
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect) as connection:
-        xml = connection.running_xml(options.guest)
-    incoming = read_incoming(xml)
-    record_sent = incoming.sent()
-    if record_sent is None:
+        domain = read_domain(connection.running_xml(options.guest))
+    migrated = as_migrated(domain)
+    if migrated is None:
         raise CannotTell(f"domain '{options.guest}' has no ABI record", "write it: vgicmgr record write DOMAIN")
-    return record_sent, read_domain(xml), incoming.arguments
+    return domain, migrated
 
 
-def _settings_of(record: "ABIRecord") -> "DomainSettings":
-    """What the record alone says of the domain: features that it has not are off, the memory is the least."""
-    from vgicmgr.domain.settings import CpuFeature, DomainSettings
+def _domain_of(record: "ABIRecord") -> "Domain":
+    """What the record alone says of the domain: features that it does not have are off, the memory is the least."""
+    from vgicmgr.domain.domain import CpuFeature, Domain
 
     def feature(name: str, *, on: bool) -> CpuFeature:
         return CpuFeature(name, "require" if on else "disable")
 
-    return DomainSettings(
+    return Domain(
         name="",
         uuid="",
         virt_type="kvm",
@@ -158,15 +178,15 @@ def _settings_of(record: "ABIRecord") -> "DomainSettings":
         max_memory=0,
         memory_slots=0,
         gic_version=str(record.gic_version),
-        pmu="KVM_ARM_VCPU_PMU_V3" in record.features,
+        pmu=None if "KVM_ARM_VCPU_PMU_V3" in record.features else False,
         cpu_mode="host-passthrough",
         cpu_model="",
         cpu_features=(
-            feature("sve", on="KVM_ARM_VCPU_SVE" in record.features),
-            feature("pauth", on="KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features),
-            feature("kvm-steal-time", on=record.steal_time),
+            *(() if "KVM_ARM_VCPU_SVE" in record.features else (feature("sve", on=False),)),
+            *(() if "KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features else (feature("pauth", on=False),)),
+            *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
-        qemu_arguments=False,
+        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'}") if record.gic_version == 3 else (),
     )
 
 

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
 
-from vgicmgr.cli.translate import read_xml, translate
+from vgicmgr.cli.inputs import read_xml, translate
 from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:

@@ -43,15 +43,16 @@ def run(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """Print the record."""
-    from vgicmgr.migration.document import render, to_document
-    from vgicmgr.migration.incoming import read_incoming
     from vgicmgr.domain.connection import connect
+    from vgicmgr.domain.xml import read_domain
+    from vgicmgr.migration.document import render, to_document
+    from vgicmgr.migration.record import read_record
 
     with connect(options.connect) as connection:
-        element = read_incoming(connection.running_xml(options.domain)).element
+        element = read_domain(connection.running_xml(options.domain)).record
     if element is None:
         raise _no_record()
-    record = element.record()
+    record = read_record(element)
     if options.format == "json":
         import json
 
@@ -82,20 +83,18 @@ _DONE = {
 
 
 def verify(options: Namespace) -> int:
-    """Judge an arrival on this host."""
-    from vgicmgr.migration.arrival import judge_arrival
-    from vgicmgr.migration.incoming import read_incoming
+    """Judge an arrival on this host, as the hook does."""
     from vgicmgr.domain.connection import connect
-    from vgicmgr.domain.settings import read_domain
-    from vgicmgr.qemu.migration import rules_of
+    from vgicmgr.domain.xml import read_domain
+    from vgicmgr.host.kernel import Kernel
+    from vgicmgr.migration.arrival import check_arrival
 
     with connect(options.connect) as connection:
-        xml = connection.running_xml(options.domain)
-    settings, incoming = read_domain(xml), read_incoming(xml)
-    record = incoming.sent()
-    if record is None:
+        domain = read_domain(connection.running_xml(options.domain))
+    if domain.record is None:
         raise _no_record()
-    verdict = judge_arrival(record, settings, rules_of(settings.emulator), incoming.arguments)
+    with Kernel() as host:
+        verdict = check_arrival(domain, host)
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
     print(f"{options.domain}: {'could' if verdict.ok else 'could not'} arrive on this host")

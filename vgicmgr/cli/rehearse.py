@@ -6,15 +6,16 @@ from argparse import Namespace, _SubParsersAction
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vgicmgr.cli.translate import add_source, read_xml, translate
+from vgicmgr.cli.inputs import add_source, read_xml, resolved
 from vgicmgr.errors import CannotTell
 from vgicmgr.findings import Verdict
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from vgicmgr.guest.configuration import VGICConfiguration
-    from vgicmgr.guest.rehearsal import Rehearsal
+    from vgicmgr.guest.resolve import Resolution
+    from vgicmgr.guest.scratch import ScratchVM
+    from vgicmgr.host.facts import HostFacts
 
 KIND = "vgicmgr rehearsal"
 VERSION = 1
@@ -51,45 +52,46 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
 
 def run(options: Namespace) -> int:
     """Read, translate, rehearse and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    resolution = translate(read_xml(options), options)
-    rehearsal = None
-    if resolution.configuration:
-        if resolution.settings.virt_type != "kvm":
-            raise CannotTell("the domain is emulated: it asks no kernel for its interrupt controller", "use type='kvm'")
-        rehearsal = _rehearse(resolution.configuration)
-    verdict = Verdict((*resolution.findings, *(rehearsal.verdict.findings if rehearsal else ())))
+    with resolved(read_xml(options), options) as (resolution, host):
+        scratch = _rehearse(resolution, host) if resolution.configuration else None
+    verdict = Verdict((*resolution.findings, *(scratch.findings if scratch else ())))
     if options.quiet:
         pass
     elif options.format == "json":
         import json
 
-        print(json.dumps(to_document(resolution.settings.name, rehearsal, verdict), indent=2))
+        print(json.dumps(to_document(resolution.domain.name, scratch, verdict), indent=2))
     else:
-        sys.stdout.writelines(f"{line}\n" for line in render(rehearsal, verdict, resolution.settings.current_vcpus))
+        sys.stdout.writelines(f"{line}\n" for line in render(scratch, verdict, resolution.domain.current_vcpus))
     return 0 if verdict.ok else 1
 
 
-def _rehearse(configuration: "VGICConfiguration") -> "Rehearsal":
-    from vgicmgr.kvm.system import System
-    from vgicmgr.guest.plan import call_plan, telling_vcpus
-    from vgicmgr.guest.rehearsal import rehearse
+def _rehearse(resolution: "Resolution", host: "HostFacts") -> "ScratchVM":
+    """The scratch VM, closed again: how the plan went stays in it."""
+    from vgicmgr.guest.start import scratch_vm
+    from vgicmgr.host.kernel import Kernel
 
+    if resolution.configuration is None or resolution.machine is None or not resolution.machine.kvm:
+        raise CannotTell("the domain is emulated: it asks no kernel for its interrupt controller", "use type='kvm'")
+    if isinstance(host, Kernel):
+        with scratch_vm(resolution.configuration, host) as scratch:
+            return scratch
     architecture = os.uname().machine
     if architecture != "aarch64":
         raise CannotTell(f"this host is {architecture}, not aarch64: its KVM knows no GIC", "run it on the KVM host")
-    with System() as system:
-        return rehearse(call_plan(configuration, vcpus=telling_vcpus(configuration)), system)
+    with Kernel() as kernel, scratch_vm(resolution.configuration, kernel) as scratch:
+        return scratch
 
 
-def render(rehearsal: "Rehearsal | None", verdict: Verdict, vcpus: int) -> Iterator[str]:
+def render(scratch: "ScratchVM | None", verdict: Verdict, vcpus: int) -> Iterator[str]:
     """Lines of text: each call with its outcome, what was found, and the result; the domain has so many ``vcpus``."""
     from vgicmgr.guest.map import printable
     from vgicmgr.guest.plan import CreateVCPU
 
-    if rehearsal:
-        for place, call in enumerate(rehearsal.plan):
-            yield f"{_outcome(rehearsal, place):9}{call}"
-        if left_out := vcpus - len([call for call in rehearsal.plan if isinstance(call, CreateVCPU)]):
+    if scratch:
+        for place, call in enumerate(scratch.plan):
+            yield f"{_outcome(scratch, place):9}{call}"
+        if left_out := vcpus - len([call for call in scratch.plan if isinstance(call, CreateVCPU)]):
             yield f"{'':9}({left_out} vCPUs more, made in the same way, are left out)"
         yield ""
     for finding in verdict.findings:
@@ -101,7 +103,7 @@ def render(rehearsal: "Rehearsal | None", verdict: Verdict, vcpus: int) -> Itera
         yield "This domain's interrupt controller does not come up on this host."
 
 
-def to_document(domain: str, rehearsal: "Rehearsal | None", verdict: Verdict) -> dict[str, Any]:
+def to_document(domain: str, scratch: "ScratchVM | None", verdict: Verdict) -> dict[str, Any]:
     """The document, ready for :func:`json.dumps`; ``calls`` is null where the domain has no configuration."""
     return {
         "document": KIND,
@@ -109,16 +111,16 @@ def to_document(domain: str, rehearsal: "Rehearsal | None", verdict: Verdict) ->
         "domain": domain,
         "ok": verdict.ok,
         "calls": [
-            {"call": str(call), "outcome": _outcome(rehearsal, place)} for place, call in enumerate(rehearsal.plan)
+            {"call": str(call), "outcome": _outcome(scratch, place)} for place, call in enumerate(scratch.plan)
         ]
-        if rehearsal
+        if scratch
         else None,
         "findings": [finding.as_document() for finding in verdict.findings],
     }
 
 
-def _outcome(rehearsal: "Rehearsal", place: int) -> str:
+def _outcome(scratch: "ScratchVM", place: int) -> str:
     """``ok``, the errno's name, or ``-`` for a call that was not tried."""
-    if place < rehearsal.succeeded:
+    if place < scratch.succeeded:
         return "ok"
-    return rehearsal.error.errno_name if rehearsal.error and place == rehearsal.succeeded else "-"
+    return scratch.error.errno_name if scratch.error and place == scratch.succeeded else "-"

@@ -1,19 +1,15 @@
 """``vgicmgr translate``: what a domain's XML comes to, from the interrupt controller down to the kernel calls."""
 
 import sys
-from argparse import ArgumentTypeError, Namespace, _SubParsersAction
-from pathlib import Path
+from argparse import Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
 
-from vgicmgr.domain.settings import MAX_BYTES
-from vgicmgr.errors import CannotTell, VgicmgrError
-from vgicmgr.guest.hostfacts import ASSUMED_HOST, HostFacts
+from vgicmgr.cli.inputs import add_source, read_xml, translate
+from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from vgicmgr.qemu.machine import Version
-    from vgicmgr.guest.addressmap import AddressMap
     from vgicmgr.guest.resolve import Resolution
 
 DESCRIPTION = """\
@@ -25,10 +21,6 @@ EXAMPLE = """\
 example:
   vgicmgr translate guest.xml --format calls
 """
-
-
-class InputError(VgicmgrError):
-    """A file cannot be read."""
 
 
 def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
@@ -52,30 +44,6 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
     parser.set_defaults(run=run)
 
 
-def add_source(parser: "ArgumentParser") -> None:
-    """Declare what to read, and against what to resolve it; for the commands that begin with a translation."""
-    parser.add_argument("domain", metavar="FILE|-|DOMAIN", help="a domain XML, standard input, or a domain of libvirt")
-    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt's connection; then DOMAIN is a domain there")
-    add_host(parser)
-    parser.add_argument("--map", metavar="FILE", help="another VMM's address map (see vgicmgr(1))")
-
-
-def add_host(parser: "ArgumentParser") -> None:
-    """Declare what a domain is resolved against."""
-    parser.add_argument(
-        "--host",
-        metavar="FILE",
-        help="resolve for the host that wrote this ('vgicmgr check-host --format json'), not for this one",
-    )
-    parser.add_argument(
-        "--qemu-version",
-        type=qemu_version,
-        metavar="X.Y",
-        help="QEMU's version, where it matters (default: that of the domain's <emulator> on this host)",
-    )
-    parser.set_defaults(map=None, default_qemu=None)
-
-
 def run(options: Namespace) -> int:
     """Read, resolve and print; raises :class:`~vgicmgr.errors.VgicmgrError`."""
     if options.map is not None and options.format in ("qemu-args", "libvirt-xml"):
@@ -88,117 +56,6 @@ def run(options: Namespace) -> int:
         return 1
     sys.stdout.write(_FORMATS[options.format](resolution, xml))
     return 0 if resolution.configuration else 1
-
-
-def translate(xml: bytes, options: Namespace) -> "Resolution":
-    """The resolution of a domain XML by these options (those of :func:`add_host`).
-
-    Raises :class:`~vgicmgr.errors.VgicmgrError`.
-    """
-    from vgicmgr.dataclass import replace
-    from vgicmgr.domain.devices import read_devices
-    from vgicmgr.domain.metadata import read_wishes
-    from vgicmgr.domain.settings import read_domain
-    from vgicmgr.guest.resolve import resolve
-
-    local = options.host is None and not is_remote(options.connect or "")
-    settings, devices = read_domain(xml), read_devices(xml)
-    host = _host(options.host) if options.host or local else ASSUMED_HOST
-    if local and devices.host_devices:
-        from vgicmgr.vfio.assigned import read_assigned
-
-        host = replace(host, assigned=read_assigned(device.address for device in devices.host_devices))
-    return resolve(
-        settings,
-        read_wishes(xml),
-        devices,
-        host=host,
-        qemu=options.qemu_version
-        or (_program_version(settings.emulator) if local and host.asked else None)
-        or options.default_qemu,
-        address_map=_address_map(options.map),
-    )
-
-
-def read_xml(options: Namespace) -> bytes:
-    """The domain XML that is asked for; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    if options.connect is None:
-        if options.domain == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        if "/" in options.domain or Path(options.domain).is_file():
-            return read_file(options.domain)
-    from vgicmgr.domain.connection import connect
-
-    with connect(options.connect or "") as connection:
-        options.default_qemu = connection.emulator_version()
-        return connection.domain_xml(options.domain)
-
-
-def read_file(path: str) -> bytes:
-    """What is in the file, as far as it is read at all; raises :class:`InputError`."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{path}: {why}") from None
-
-
-def qemu_version(text: str) -> "Version":
-    """``10.0`` or ``10.0.13`` as a version."""
-    parts = text.split(".")
-    if not 2 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
-        raise ArgumentTypeError(f"not a version such as 10.0: {text!r}")
-    return int(parts[0]), int(parts[1])
-
-
-def _program_version(emulator: str) -> "Version | None":
-    """That of a QEMU of this host; None where its program file does not tell."""
-    from vgicmgr.qemu.program import version
-
-    try:
-        return version(emulator)
-    except CannotTell:
-        return None
-
-
-def _host(path: str | None) -> HostFacts:
-    """The host of a document, or this one; an assumed one where this machine has no KVM for Arm."""
-    if path is not None:
-        import json
-
-        from vgicmgr.guest.hostfacts import HostDocumentError, facts_of_document
-
-        try:
-            document = json.loads(read_file(path))
-        except (ValueError, RecursionError):
-            raise HostDocumentError(f"{path}: no JSON document") from None
-        return facts_of_document(document)
-    from vgicmgr.host.probe import probe_host
-    from vgicmgr.guest.hostfacts import host_facts
-
-    try:
-        return host_facts(probe_host())
-    except CannotTell:
-        return ASSUMED_HOST
-
-
-def is_remote(uri: str) -> bool:
-    """Whether a libvirt URI names another host than this one."""
-    from urllib.parse import urlsplit
-
-    try:
-        return urlsplit(uri).hostname not in (None, "localhost")
-    except ValueError:
-        return True
-
-
-def _address_map(path: str | None) -> "AddressMap | None":
-    if path is None:
-        return None
-    from vgicmgr.guest.mapfile import read_address_map
-
-    return read_address_map(read_file(path))
 
 
 def _text(resolution: "Resolution", _xml: bytes) -> str:
@@ -230,9 +87,9 @@ def libvirt_xml(resolution: "Resolution", xml: bytes) -> bytes:
     """The domain with what its wishes, and libvirt's default, come to; the configuration is there."""
     from vgicmgr.domain.edit import set_interrupts
 
-    configuration = resolution.configuration
+    configuration, machine = resolution.configuration, resolution.machine
     gic = None
-    if configuration and not resolution.settings.gic_version and not resolution.properties.gic_version:
+    if configuration and machine and not resolution.domain.gic_version and not machine.properties.gic_version:
         gic = str(configuration.gic_version)
     return set_interrupts(xml, gic_version=gic, machine_options=resolution.machine_options)
 
@@ -244,7 +101,7 @@ def _libvirt_xml(resolution: "Resolution", xml: bytes) -> str:
 def _calls(resolution: "Resolution", _xml: bytes) -> str:
     from vgicmgr.guest.plan import call_plan
 
-    if resolution.configuration is None or resolution.settings.virt_type != "kvm":
+    if resolution.configuration is None or resolution.machine is None or not resolution.machine.kvm:
         raise CannotTell("the domain is emulated: QEMU asks no kernel for its interrupt controller", "use type='kvm'")
     return "".join(f"{call}\n" for call in call_plan(resolution.configuration))
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from vgicmgr.dataclass import dataclass, replace
-from vgicmgr.domain.settings import DomainSettings
+from vgicmgr.domain.domain import Domain
 from vgicmgr.qemu import virt
-from vgicmgr.qemu.machine import GIB, MEM_BASE, machine_version, top_of_memory
-from vgicmgr.qemu.virt import HighMemory, MemoryRegion, Properties
+from vgicmgr.qemu.machine import GIB, MEM_BASE, top_of_memory
+from vgicmgr.qemu.virt import HighMemory, MemoryRegion
 from vgicmgr.guest.configuration import Region
 
 
@@ -67,13 +67,13 @@ class AddressMap:
         )
 
 
-def virt_map(high: HighMemory, settings: DomainSettings, *, smmu: bool) -> AddressMap:
+def virt_map(high: HighMemory, domain: Domain, *, smmu: bool) -> AddressMap:
     """QEMU's ``virt`` machine with these high regions (hw/arm/virt.c, create_gic)."""
-    there = {name: region for name, region in virt.BASE_MEMORY_MAP.items() if not name.startswith("VIRT_GIC_")}
+    others = {name: region for name, region in virt.BASE_MEMORY_MAP.items() if not name.startswith("VIRT_GIC_")}
     if not smmu:
-        del there["VIRT_SMMU"]
-    ram = MemoryRegion("VIRT_MEM", MEM_BASE, settings.memory)
-    top = top_of_memory(settings.memory, settings.max_memory, settings.memory_slots)
+        del others["VIRT_SMMU"]
+    ram = MemoryRegion("VIRT_MEM", MEM_BASE, domain.memory)
+    top = top_of_memory(domain.memory, domain.max_memory, domain.memory_slots)
     first = -(-ram.end // GIB) * GIB
     device_memory = MemoryRegion("device memory", first, top - first)
     redist2 = high.find("VIRT_HIGH_GIC_REDIST2")
@@ -97,7 +97,7 @@ def virt_map(high: HighMemory, settings: DomainSettings, *, smmu: bool) -> Addre
             virt.MAINTENANCE_INTID: "the GIC's maintenance interrupt",
         },
         others=(
-            *there.values(),
+            *others.values(),
             ram,
             *((device_memory,) if device_memory.size else ()),
             *(region for region in high.regions if region != redist2),
@@ -108,8 +108,3 @@ def virt_map(high: HighMemory, settings: DomainSettings, *, smmu: bool) -> Addre
 def _region(region: MemoryRegion) -> Region:
     return Region(region.base, region.size)
 
-
-def high_memory(settings: DomainSettings, ipa_bits: int, properties: Properties) -> HighMemory:
-    """The high regions for this domain on the ``virt`` machine."""
-    top = top_of_memory(settings.memory, settings.max_memory, settings.memory_slots)
-    return virt.high_memory(top, ipa_bits, properties, machine_version(settings.machine))

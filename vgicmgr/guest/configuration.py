@@ -4,20 +4,15 @@ from enum import Enum
 
 from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-
-
-class MSIController(Enum):
-    """What a guest's PCI devices send their MSIs to."""
-
-    ITS = "its"
-    GICV2M = "gicv2m"
-    NONE = "none"
+from vgicmgr.qemu.gic import MSIController
 
 
 class Source(Enum):
     """Where a decision comes from."""
 
     XML = "domain XML"
+    ARGUMENT = "QEMU argument"
+    """``<qemu:commandline>``, which QEMU reads after what libvirt makes of the XML."""
     METADATA = "vgicmgr metadata"
     LIBVIRT = "libvirt default"
     MACHINE = "machine type"
@@ -54,10 +49,12 @@ class Region:
 class VGICConfiguration:
     """Everything about a guest's interrupt controller that QEMU and the kernel settle between them.
 
-    ``vcpus`` are those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is
-    made with (0: the kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE).
-    ``nr_irqs`` counts SGIs, PPIs and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features; ``sve_vector_lengths``
-    are in bits and empty where SVE is off or left as the kernel has it.
+    ``in_kernel``: KVM makes the GIC; else QEMU emulates it, and the kernel makes VM and vCPUs alone. ``vcpus`` are
+    those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is made with (0: the
+    kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE). ``nr_irqs`` counts SGIs, PPIs
+    and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features, ``target`` is the KVM_ARM_TARGET_* that they are made
+    with (empty: the host's preferred one); ``sve_vector_lengths`` are in bits and empty without SVE. ``psci_version`` is
+    the value of KVM_REG_ARM_PSCI_VERSION where the domain chooses it.
     """
 
     machine: str
@@ -78,6 +75,10 @@ class VGICConfiguration:
     """INTID of the PMU's overflow interrupt, a PPI on QEMU's ``virt``; None without a PMU."""
     features: tuple[str, ...]
     sve_vector_lengths: tuple[int, ...] = ()
+    steal_time: bool = False
+    """Whether QEMU gives the guest stolen time, and with it the memory region ``pvtime``."""
     vfio_files: tuple[str, ...] = ()
     """What KVM's VFIO device is told of: the IOMMU groups of assigned devices, as files or in words."""
-    decisions: tuple[Decision, ...] = ()
+    in_kernel: bool = True
+    target: str = ""
+    psci_version: int | None = None

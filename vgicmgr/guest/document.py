@@ -4,13 +4,16 @@ Addresses and sizes are hexadecimal strings, since JSON readers lose bits of 64-
 numbers.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vgicmgr.domain.domain import Domain
 from vgicmgr.qemu.arguments import cpu_argument, machine_argument
-from vgicmgr.guest.configuration import Region, VGICConfiguration
+from vgicmgr.guest.configuration import Decision, Region, VGICConfiguration
 from vgicmgr.guest.map import regions
 from vgicmgr.guest.resolve import Resolution
+from vgicmgr.qemu.virt import HIGH_PCIE_MMIO_SIZE, Properties
 
 KIND = "vgicmgr vGIC configuration"
 VERSION = 1
@@ -24,9 +27,9 @@ def to_document(resolution: Resolution) -> dict[str, Any]:
     return {
         "document": KIND,
         "version": VERSION,
-        "domain": resolution.settings.name,
-        "accelerator": "kvm" if resolution.settings.virt_type == "kvm" else "tcg",
-        "configuration": _configuration(resolution.configuration) if resolution.configuration else None,
+        "domain": resolution.domain.name,
+        "accelerator": "kvm" if (resolution.machine.kvm if resolution.machine else resolution.domain.virt_type == "kvm") else "tcg",
+        "configuration": _configuration(resolution.configuration, resolution.decisions) if resolution.configuration else None,
         "address_map": [
             {"name": name, "base": hex(region.base), "size": hex(region.size), "in_kernel": in_kernel}
             for name, region, in_kernel in regions(resolution)
@@ -35,7 +38,7 @@ def to_document(resolution: Resolution) -> dict[str, Any]:
     }
 
 
-def _configuration(configuration: VGICConfiguration) -> dict[str, Any]:
+def _configuration(configuration: VGICConfiguration, decisions: tuple[Decision, ...]) -> dict[str, Any]:
     return {
         "machine": configuration.machine,
         "gic_version": configuration.gic_version,
@@ -57,7 +60,7 @@ def _configuration(configuration: VGICConfiguration) -> dict[str, Any]:
         "gicv2m": _region(configuration.gicv2m),
         "decisions": [
             {"subject": decision.subject, "value": decision.value, "source": decision.source.value}
-            for decision in configuration.decisions
+            for decision in decisions
         ],
     }
 
@@ -69,33 +72,43 @@ def _region(region: Region | None) -> dict[str, str] | None:
 def qemu_arguments(resolution: Resolution) -> tuple[str, ...]:
     """The arguments of QEMU that say this configuration: accelerator, machine, CPU, vCPUs and memory.
 
-    Those of a ``<qemu:commandline>`` are in them as far as they bear on it.
+    Those of a ``<qemu:commandline>`` are in them as far as they bear on it. Empty without a configuration.
     """
-    settings, configuration, properties = resolution.settings, resolution.configuration, resolution.properties
-    if configuration is None:
+    domain, configuration, machine = resolution.domain, resolution.configuration, resolution.machine
+    if configuration is None or machine is None:
         return ()
-    options = [("gic-version", str(configuration.gic_version)), *_switches(resolution), *resolution.machine_options]
-    if properties.iommu and properties.iommu != "none":
-        options.append(("iommu", properties.iommu))
-    memory = f"size={settings.memory >> 10}k"
-    if settings.max_memory:
-        memory += f",slots={settings.memory_slots},maxmem={settings.max_memory >> 10}k"
-    model, switches = resolution.cpu
+    options = [("gic-version", str(configuration.gic_version)), *_switches(machine.properties)]
+    options += resolution.machine_options
+    memory = f"size={domain.memory >> 10}k"
+    if domain.max_memory:
+        memory += f",slots={domain.memory_slots},maxmem={domain.max_memory >> 10}k"
+    cpu = resolution.cpu
     return (
-        *("-accel", "kvm" if settings.virt_type == "kvm" else "tcg"),
-        *("-machine", machine_argument(settings.machine, options)),
-        *(("-cpu", cpu_argument(model, switches)) if model else ()),
-        *("-smp", f"{settings.current_vcpus},maxcpus={settings.vcpus}"),
+        *("-accel", "kvm" if machine.kvm else "tcg"),
+        *("-machine", machine_argument(machine.type, options)),
+        *(("-cpu", cpu_argument(cpu.model, cpu.properties)) if cpu and cpu.model else ()),
+        *("-smp", f"{domain.current_vcpus},maxcpus={domain.vcpus}"),
         *("-m", memory),
+        *_smmuv3_devices(domain),
     )
 
 
-def _switches(resolution: Resolution) -> list[tuple[str, str]]:
-    """What the domain's own arguments say about the machine, other than QEMU's default."""
-    properties = resolution.properties
+def _smmuv3_devices(domain: Domain) -> Iterator[str]:
+    """SMMUv3s that are devices, each for a PCI bus (libvirt, qemuBuildPCINestedSmmuv3DevProps)."""
+    for iommu in domain.devices.iommus:
+        if iommu.model == "smmuv3" and iommu.pci_bus is not None:
+            accel = ",accel=on" if iommu.accel else ""
+            bus = "pcie.0" if iommu.pci_bus == 0 else f"pci.{iommu.pci_bus}"
+            yield from ("-device", f"arm-smmuv3,primary-bus={bus}{accel}")
+
+
+def _switches(properties: Properties) -> list[tuple[str, str]]:
+    """What is set of the machine's properties, other than QEMU's default."""
     said: list[tuple[str, bool | None, bool | None]] = [
         ("its", properties.its, None),
         ("virtualization", properties.virtualization, False),
+        ("mte", properties.mte, False),
+        ("ras", properties.ras or None, None),
         ("highmem", properties.highmem, True),
         ("compact-highmem", properties.compact_highmem, None),
         ("highmem-redists", properties.highmem_redists, True),
@@ -105,6 +118,8 @@ def _switches(resolution: Resolution) -> list[tuple[str, str]]:
     options = [(name, "on" if value else "off") for name, value, default in said if value != default]
     if properties.msi:
         options.append(("msi", properties.msi))
-    if properties.highmem_mmio_size != type(properties)().highmem_mmio_size:
+    if properties.highmem_mmio_size != HIGH_PCIE_MMIO_SIZE:
         options.append(("highmem-mmio-size", str(properties.highmem_mmio_size)))
+    if properties.iommu and properties.iommu != "none":
+        options.append(("iommu", properties.iommu))
     return options

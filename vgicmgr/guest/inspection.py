@@ -10,7 +10,7 @@ from vgicmgr.qemu.machine import machine_version
 from vgicmgr.guest.configuration import MSIController, VGICConfiguration
 
 if TYPE_CHECKING:
-    from vgicmgr.host.capabilities import HostCapabilities
+    from vgicmgr.host.facts import HostFacts
     from vgicmgr.qemu.devicetree import GuestTree
     from vgicmgr.qemu.running import RunningMachine, Value
     from vgicmgr.guest.resolve import Resolution
@@ -56,26 +56,25 @@ class Inspection:
 
 
 def inspect_machine(
-    running: "RunningMachine", xml: bytes = b"", *, host: "HostCapabilities | None" = None
+    running: "RunningMachine", xml: bytes = b"", *, host: "HostFacts | None" = None
 ) -> Inspection:
     """Hold what QEMU configured against a domain XML, or without one against the machine's own properties.
 
-    ``host``: the capabilities of the host it runs on, where they are known. Raises
+    ``host``: the host it runs on, where it is known. Raises
     :class:`~vgicmgr.errors.DomainXMLError`.
     """
-    from vgicmgr.domain.devices import read_devices
     from vgicmgr.domain.metadata import read_wishes
-    from vgicmgr.domain.settings import read_domain
-    from vgicmgr.guest.hostfacts import ASSUMED_HOST, host_facts
+    from vgicmgr.domain.xml import read_domain
     from vgicmgr.guest.resolve import resolve
+    from vgicmgr.host.assumed import ASSUMED_HOST
+    from vgicmgr.qemu.program import KnownQEMU
 
     document = xml or domain_of(running)
     resolution = resolve(
         read_domain(document),
-        read_wishes(document),
-        read_devices(document),
-        host=host_facts(host) if host else ASSUMED_HOST,
-        qemu=running.version,
+        host or ASSUMED_HOST,
+        wished=read_wishes(document),
+        qemu=KnownQEMU(version=running.version),
     )
     return inspect_running(running, resolution, Basis.DOMAIN_XML if xml else Basis.QEMU)
 
@@ -93,11 +92,10 @@ def _rows(running: "RunningMachine", resolution: "Resolution") -> Iterator[Row]:
         if {value, wanted, told.get(subject)} <= {_NO, None} or (subject in _FEATURES and wanted is None):
             continue
         yield Row(subject, wanted, value, told.get(subject))
-    _, switches = resolution.cpu
-    for name, on in switches:
+    for name, value in resolution.cpu.properties if resolution.cpu else ():
         if name != "pmu":
             has = running.cpu_properties.get(name, _NO)
-            yield Row(f"CPU property {name}", _on(on), _on(has) if isinstance(has, bool) else str(has))
+            yield Row(f"CPU property {name}", value, _on(has) if isinstance(has, bool) else str(has))
 
 
 _NO = "no"
@@ -107,13 +105,13 @@ _FEATURES = ("SVE vectors", "pointer authentication", "64-bit EL1")
 
 def _expected(resolution: "Resolution") -> dict[str, str]:
     """What the settings say, by subject; without those that they, or an unknown host, leave open."""
-    configuration, kvm = resolution.configuration, resolution.settings.virt_type == "kvm"
-    if configuration is None:
+    configuration, machine = resolution.configuration, resolution.machine
+    if configuration is None or machine is None:
         return {}
     found = {
-        "accelerator": "KVM" if kvm else "TCG",
+        "accelerator": "KVM" if machine.kvm else "TCG",
         "GIC version": str(configuration.gic_version),
-        "GIC is in": "KVM" if kvm else "QEMU",
+        "GIC is in": "KVM" if machine.in_kernel else "QEMU",
         "MSI controller": _MSI[configuration.msi],
         "distributor": hex(configuration.distributor.base),
         "CPU interface": hex(configuration.cpu_interface.base) if configuration.cpu_interface else _NO,
@@ -126,14 +124,14 @@ def _expected(resolution: "Resolution") -> dict[str, str]:
         "vCPUs at most": str(configuration.max_vcpus),
         "PMU interrupt": _pmu(configuration.pmu_intid),
     }
-    if machine_version(resolution.settings.machine):
-        found["machine type"] = resolution.settings.machine
-    if resolution.cpu[0]:
-        found["CPU"] = resolution.cpu[0]
-    if kvm and any(decision.subject == "vCPU features" for decision in configuration.decisions):
+    if machine_version(machine.type):
+        found["machine type"] = machine.type
+    if resolution.cpu and resolution.cpu.model:
+        found["CPU"] = resolution.cpu.model
+    if machine.kvm:
         found |= _features(configuration)
-    if kvm and any(decision.subject == "host" for decision in configuration.decisions):
-        for subject in _FEATURES[:2]:  # of a host that was not asked
+    if not resolution.host_asked:
+        for subject in _FEATURES[:2]:
             found.pop(subject, None)
     return found
 
@@ -213,7 +211,7 @@ def domain_of(running: "RunningMachine") -> bytes:
     kvm, model = running.accelerator == "kvm", running.vcpus[0].cpu_type.removesuffix("-arm-cpu")
     mode = {"host": "host-passthrough", "max": "maximum"}.get(model, "custom")
     named = f"<model>{escape(model)}</model>" if mode == "custom" else ""
-    narrow = "<feature policy='disable' name='aarch64'/>" if running.cpu_properties.get("aarch64") is False else ""
+    aarch32 = "<feature policy='disable' name='aarch64'/>" if running.cpu_properties.get("aarch64") is False else ""
     growth = ""
     if running.max_memory > running.memory:
         growth = f"<maxMemory slots='{running.memory_slots}' unit='B'>{running.max_memory}</maxMemory>"
@@ -229,7 +227,7 @@ def domain_of(running: "RunningMachine") -> bytes:
   <vcpu current='{len(running.vcpus)}'>{running.max_vcpus}</vcpu>
   <os><type arch='aarch64' machine='{escape(running.machine)}'>hvm</type></os>
   <features>{features}</features>
-  <cpu mode='{mode}'>{named}{narrow}</cpu>
+  <cpu mode='{mode}'>{named}{aarch32}</cpu>
   <q:commandline>{options}</q:commandline>
 </domain>
 """.encode(errors="replace")

@@ -29,10 +29,10 @@ _NAMES = {
 
 def render(resolution: Resolution) -> str:
     """The whole text, which ends with a newline."""
-    lines = [f"Domain {printable(resolution.settings.name)}", ""]
+    lines = [f"Domain {printable(resolution.domain.name)}", ""]
     configuration = resolution.configuration
     if configuration:
-        lines += _table(configuration)
+        lines += _table(resolution)
         lines += ["", "Address map (guest physical addresses; '*': made in the kernel)"]
         lines += _address_map(resolution, configuration)
     for finding in resolution.findings:
@@ -58,12 +58,12 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def _table(configuration: VGICConfiguration) -> Iterator[str]:
+def _table(resolution: Resolution) -> Iterator[str]:
     rows = [
         ("vGIC configuration", "", "decided by"),
         *(
             (f"  {printable(item.subject)}", printable(item.value), item.source.value)
-            for item in configuration.decisions
+            for item in resolution.decisions
         ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
@@ -76,7 +76,7 @@ def regions(resolution: Resolution) -> list[tuple[str, Region, bool]]:
     configuration, address_map = resolution.configuration, resolution.address_map
     if configuration is None or address_map is None:
         return []
-    kvm = resolution.settings.virt_type == "kvm"
+    kvm = configuration.in_kernel
     found: list[tuple[str, Region, bool]] = [("GIC distributor", configuration.distributor, kvm)]
     if configuration.cpu_interface:
         found.append(("GIC CPU interface", configuration.cpu_interface, kvm))

@@ -38,13 +38,18 @@ class CreateVCPU:
 
 @dataclass(frozen=True)
 class InitVCPU:
-    """KVM_ARM_VCPU_INIT for the preferred target, with ``features`` (KVM_ARM_VCPU_*) in the order of their bits."""
+    """KVM_ARM_VCPU_INIT with ``features`` (KVM_ARM_VCPU_*) in the order of their bits.
+
+    ``target`` is a KVM_ARM_TARGET_*; empty: what KVM_ARM_PREFERRED_TARGET says.
+    """
 
     vcpu: int
     features: tuple[str, ...]
+    target: str = ""
 
     def __str__(self) -> str:
-        return f"KVM_ARM_VCPU_INIT of vCPU {self.vcpu} with {', '.join(self.features) or 'no features'}"
+        target = f" for {self.target}" if self.target else ""
+        return f"KVM_ARM_VCPU_INIT of vCPU {self.vcpu}{target} with {', '.join(self.features) or 'no features'}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,28 @@ class FinalizeVCPU:
 
     def __str__(self) -> str:
         return f"KVM_ARM_VCPU_FINALIZE of vCPU {self.vcpu}: {self.feature}"
+
+
+@dataclass(frozen=True)
+class SetPSCIVersion:
+    """KVM_SET_ONE_REG of KVM_REG_ARM_PSCI_VERSION: major number in bits 31 to 16, then the minor one."""
+
+    vcpu: int
+    version: int
+
+    def __str__(self) -> str:
+        version = f"{self.version >> 16}.{self.version & 0xFFFF}"
+        return f"KVM_SET_ONE_REG KVM_REG_ARM_PSCI_VERSION of vCPU {self.vcpu} = {version}"
+
+
+@dataclass(frozen=True)
+class GetRegisterList:
+    """KVM_GET_REG_LIST of a vCPU: the registers that QEMU carries over in a migration, as it takes them."""
+
+    vcpu: int
+
+    def __str__(self) -> str:
+        return f"KVM_GET_REG_LIST of vCPU {self.vcpu}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,8 @@ Call = (
     | InitVCPU
     | SetVectorLengths
     | FinalizeVCPU
+    | SetPSCIVersion
+    | GetRegisterList
     | CreateDevice
     | SetDeviceAttribute
     | SetVCPUAttribute
@@ -148,26 +177,30 @@ Call = (
 
 
 def call_plan(
-    configuration: VGICConfiguration, *, vcpus: Iterable[int] | None = None, device_control: bool = True
+    configuration: VGICConfiguration,
+    *,
+    vcpus: Iterable[int] | None = None,
+    device_control: bool = True,
+    register_list: bool = False,
 ) -> tuple[Call, ...]:
     """The calls that bring ``configuration`` up, as QEMU makes them.
 
-    ``vcpus`` are the vCPUs to make (default: all that exist at boot), see :func:`telling_vcpus`. Without
+    ``vcpus`` are the vCPUs to make (default: all that exist at boot), see :func:`representative_vcpus`. Without
     ``device_control`` (KVM_CAP_DEVICE_CTRL, before Linux 3.10) a GICv2 is made the older way; then, its number of
-    interrupts cannot be chosen.
+    interrupts cannot be chosen. ``register_list``: with the first vCPU's list of registers, taken where QEMU takes it.
     """
     chosen = range(configuration.vcpus) if vcpus is None else tuple(vcpus)
     legacy = configuration.gic_version == 2 and not device_control
     return (
         CreateVM(configuration.ipa_bits),
-        *([CreateIRQChip()] if legacy else []),
-        *(call for number in chosen for call in _vcpu(configuration, number)),
-        *(_legacy_addresses(configuration) if legacy else _devices(configuration, chosen)),
+        *([CreateIRQChip()] if legacy and configuration.in_kernel else []),
+        *(call for number in chosen for call in _vcpu(configuration, number, register_list=register_list)),
+        *_controller(configuration, chosen, legacy=legacy),
     )
 
 
-def telling_vcpus(configuration: VGICConfiguration) -> tuple[int, ...]:
-    """The vCPUs whose calls tell what the kernel makes of all of them: the first and the last, of a GICv2 all.
+def representative_vcpus(configuration: VGICConfiguration) -> tuple[int, ...]:
+    """The vCPUs that stand for all of them: the first and the last, of a GICv2 all.
 
     They all are made alike, ids are counted from 0, and a limit on their number is one on their ids, too
     (kvm_arch_vcpu_precreate in ``arch/arm64/kvm/arm.c``). Only KVM_CREATE_DEVICE of a GICv2 counts them by itself, and
@@ -178,14 +211,29 @@ def telling_vcpus(configuration: VGICConfiguration) -> tuple[int, ...]:
     return tuple(sorted({0, configuration.vcpus - 1}))
 
 
-def _vcpu(configuration: VGICConfiguration, number: int) -> Iterator[Call]:
+def _vcpu(configuration: VGICConfiguration, number: int, *, register_list: bool) -> Iterator[Call]:
     """A vCPU as its thread makes it (kvm_init_vcpu, kvm_arch_init_vcpu); KVM_ARM_VCPU_POWER_OFF comes at its reset."""
     yield CreateVCPU(number)
-    yield InitVCPU(number, vcpu.in_bit_order(configuration.features))
+    yield InitVCPU(number, vcpu.in_bit_order(configuration.features), configuration.target)
     if "KVM_ARM_VCPU_SVE" in configuration.features:
         if configuration.sve_vector_lengths:
             yield SetVectorLengths(number, tuple(sorted(configuration.sve_vector_lengths)))
         yield FinalizeVCPU(number, "KVM_ARM_VCPU_SVE")
+    if configuration.psci_version is not None:
+        yield SetPSCIVersion(number, configuration.psci_version)
+    if register_list and number == 0:
+        yield GetRegisterList(number)
+
+
+def _controller(configuration: VGICConfiguration, vcpus: Iterable[int], *, legacy: bool) -> Iterator[Call]:
+    """The interrupt controller; where QEMU emulates it, KVM makes the PMUs alone (virt_cpu_post_init)."""
+    if configuration.in_kernel:
+        yield from _legacy_addresses(configuration) if legacy else _devices(configuration, vcpus)
+        return
+    if configuration.pmu_intid is not None:
+        for number in vcpus:
+            yield SetVCPUAttribute(number, vcpu.PMU_INIT)
+    yield from _vfio(configuration)
 
 
 def _devices(configuration: VGICConfiguration, vcpus: Iterable[int]) -> Iterator[Call]:

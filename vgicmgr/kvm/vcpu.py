@@ -100,6 +100,11 @@ def sve_vector_lengths(vls: int) -> tuple[int, ...]:
     )
 
 
+def sve_vls(lengths: Iterable[int]) -> int:
+    """The value of KVM_REG_ARM64_SVE_VLS that stands for vector lengths in bits."""
+    return sum(1 << bits // 128 - 1 for bits in lengths)
+
+
 def in_bit_order(features: Iterable[str]) -> tuple[str, ...]:
     """Names of vCPU features (KVM_ARM_VCPU_*), each once, by their bit in kvm_vcpu_init."""
     return tuple(sorted(set(features), key=lambda name: int(getattr(uapi, name))))

@@ -1,7 +1,7 @@
 """The ABI record: what a guest has seen since it was booted, and its form in the domain's ``<metadata>``.
 
 One element of a namespace of its own (libvirt keeps one element a namespace in ``<metadata>``); ``xml/record.rng`` is
-its schema. A guest that has moved has a second one, of the host that it moved to (:class:`Place`). The text is the
+its schema. A guest that has moved has a second one, of the host that it moved to (:class:`RecordKind`). The text is the
 registers: their ids in ascending order, then their values, 64 bits each and little-endian, compressed by zlib, in
 base64. ``checksum`` is the SHA-256 of all the rest, so that an editor's slip is noticed; it protects from nobody who
 means harm, which is why whoever reads a record believes no register that the kernel has not taken.
@@ -18,6 +18,7 @@ from itertools import pairwise
 from struct import Struct
 
 from vgicmgr.dataclass import dataclass, replace
+from vgicmgr.domain.domain import ABI_ELEMENT, ABI_HOST, ABI_RECORD, Domain, RecordElement
 from vgicmgr.errors import RecordError
 from vgicmgr.kvm import uapi
 
@@ -27,22 +28,20 @@ try:
 except ImportError:
     from hashlib import sha256 as _sha256
 
-ELEMENT = "record"
 
-
-class Place(Enum):
+class RecordKind(Enum):
     """Of which boot or host a record is, by its namespace in ``<metadata>``."""
 
-    BOOT = "urn:vgicmgr:abi-record:1"
+    BOOT = ABI_RECORD
     """The guest's boot: it never changes."""
-    HOST = "urn:vgicmgr:abi-host:1"
+    HOST = ABI_HOST
     """The host the guest has moved to since: what a guest booted there would have. QEMU sends the list of registers of
     the host that it runs on, whatever the guest was booted with."""
 
     @property
     def prefix(self) -> str:
         """Of the namespace; what libvirt calls the metadata's key."""
-        return "vgicmgr-abi" if self is Place.BOOT else "vgicmgr-host"
+        return "vgicmgr-abi" if self is RecordKind.BOOT else "vgicmgr-host"
 
 
 VERSION = 1
@@ -98,14 +97,29 @@ def after_move(record: ABIRecord, host: ABIRecord) -> ABIRecord:
     return replace(record, registers=tuple((number, values.get(number, value)) for number, value in host.registers))
 
 
-def to_xml(record: ABIRecord, place: Place = Place.BOOT, *, namespace: bool = True) -> str:
+def read_record(element: RecordElement) -> ABIRecord:
+    """The record that an element of ``<metadata>`` says; raises :class:`RecordError`."""
+    return from_element(element.attributes, element.text)
+
+
+def as_migrated(domain: Domain) -> ABIRecord | None:
+    """The record in a domain, with the registers that QEMU sends; None without one. Raises :class:`RecordError`."""
+    if domain.metadata_unreadable:
+        raise RecordError(f"the domain's <metadata> cannot be read: {domain.metadata_unreadable}")
+    if domain.record is None:
+        return None
+    record = read_record(domain.record)
+    return after_move(record, read_record(domain.host_record)) if domain.host_record else record
+
+
+def to_xml(record: ABIRecord, kind: RecordKind = RecordKind.BOOT, *, namespace: bool = True) -> str:
     """The record as an element; without its ``namespace`` for virDomainSetMetadata, which gives it that itself."""
     attributes = {**_attributes(record), "checksum": _checksum(record)}
     words = "".join(f' {name}="{_escaped(value)}"' for name, value in attributes.items())
     text = b2a_base64(zlib.compress(_packed(record.registers), 9), newline=False).decode()
-    name, declaration = ELEMENT, ""
+    name, declaration = ABI_ELEMENT, ""
     if namespace:
-        name, declaration = f"{place.prefix}:{ELEMENT}", f' xmlns:{place.prefix}="{place.value}"'
+        name, declaration = f"{kind.prefix}:{ABI_ELEMENT}", f' xmlns:{kind.prefix}="{kind.value}"'
     return f"<{name}{declaration}{words}>{text}</{name}>"
 
 
@@ -155,7 +169,7 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(
-            "the ABI record is damaged: its checksum does not match", "let it be written anew by a reboot"
+            "the ABI record is damaged: its checksum does not match", "shut the guest down and start it again, or 'vgicmgr record write --force DOMAIN'"
         )
     return record
 

@@ -5,19 +5,19 @@ it was is told by libvirt's reason for the domain's state, and by the mark that 
 arrives by migration or from a file (:func:`arrival_mark`), since the reason is lost when a guest is paused.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from vgicmgr.migration.incoming import RecordElement, read_incoming
-from vgicmgr.migration.record import ABIRecord, Place, same_guest, to_xml
-from vgicmgr.migration.scratch import record_of, scratch
 from vgicmgr.domain.connection import SYSTEM, Connection, connect, refusals
-from vgicmgr.domain.settings import DomainSettings, read_domain
+from vgicmgr.domain.domain import Domain, RecordElement
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import RecordError, VgicmgrError
-from vgicmgr.host.qemu import remembered_cpu
-from vgicmgr.kvm.system import System
+from vgicmgr.findings import Verdict
+from vgicmgr.guest.resolve import resolve
+from vgicmgr.host.kernel import Kernel
+from vgicmgr.migration.destination import open_destination
+from vgicmgr.migration.record import ABIRecord, RecordKind, read_record, same_guest, to_xml
 
 MARKS = Path("/run/vgicmgr/arrived")
 """The marks of guests that arrived here, for as long as they run."""
@@ -30,16 +30,41 @@ def arrival_mark(name: str, folder: Path = MARKS) -> Path:
     return folder / f"domain-{name}"
 
 
-def take_record(connection: Connection, xml: bytes, settings: DomainSettings) -> ABIRecord:
-    """What the guest sees if it was booted on this host, by QEMU's own word where ``check-host`` has asked it.
+def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
+    """What a guest booted on this host sees; ``libvirt`` is the version it was booted under.
 
-    Raises :class:`~vgicmgr.domain.connection.LibvirtError` and :class:`~vgicmgr.kvm.errors.KvmError`.
+    Raises :class:`~vgicmgr.errors.RecordError` where such a guest does not come up here, and
+    :class:`~vgicmgr.kvm.errors.KvmError`.
     """
-    qemu, libvirt = connection.versions()
-    answered, arguments = remembered_cpu(settings.emulator), read_incoming(xml).arguments
-    with System() as system, scratch(system, settings, arguments, answered) as made:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return record_of(made, settings, time=now, kernel=os.uname().release, qemu=qemu, libvirt=libvirt)
+    resolution = resolve(domain, host)
+    with open_destination(resolution, host) as (destination, refusals):
+        configuration = resolution.configuration
+        if destination is None or configuration is None:
+            errors = Verdict((*resolution.findings, *refusals)).errors
+            raise RecordError(f"no record can be taken: {'; '.join(found.evidence for found in errors)}")
+        return ABIRecord(
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            kernel=host.kernel,
+            qemu=_dotted(host.qemu(domain.emulator).version),
+            libvirt=libvirt,
+            machine=domain.machine,
+            vcpus=domain.vcpus,
+            features=configuration.features,
+            sve=configuration.sve_vector_lengths,
+            steal_time=configuration.steal_time,
+            ipa_bits=host.ipa_bits,
+            page_size=host.page_size,
+            gic_version=configuration.gic_version,
+            gicd_iidr=destination.gicd_iidr(),
+            icc_ctlr_el1=destination.icc_ctlr_el1(),
+            gits_iidr=destination.gits_iidr(),
+            gits_typer=destination.gits_typer(),
+            registers=destination.first_values(),
+        )
+
+
+def _dotted(version: "tuple[int, ...] | None") -> str:
+    return ".".join(map(str, version)) if version else "unknown"
 
 
 def write_record(connection: Connection, name: str, *, force: bool = False) -> str:
@@ -53,20 +78,20 @@ def write_record(connection: Connection, name: str, *, force: bool = False) -> s
     domain = connection.running_domain(name)
     with refusals(f"domain '{name}'"):
         xml = domain.XMLDesc(0).encode()
-    settings = read_domain(xml)
-    if not settings.needs_gic:
+    guest = read_domain(xml)
+    if not guest.needs_gic:
         return "not-needed"
-    incoming = read_incoming(xml)
-    booted_here = force or _booted_here(domain, settings.name, incoming.element)
-    if not booted_here and incoming.element is None:
+    booted_here = force or _booted_here(domain, guest.name, guest.record)
+    if not booted_here and guest.record is None:
         return "unknown-origin"
-    record = take_record(connection, xml, settings)
-    place, element = (Place.BOOT, incoming.element) if booted_here else (Place.HOST, incoming.host)
-    if booted_here and incoming.host:
-        _set_metadata(domain, Place.HOST, None)
+    with Kernel() as host:
+        record = take_record(guest, host, libvirt=connection.libvirt_version())
+    kind, element = (RecordKind.BOOT, guest.record) if booted_here else (RecordKind.HOST, guest.host_record)
+    if booted_here and guest.host_record:
+        _set_metadata(domain, RecordKind.HOST, None)
     if element and _says(element, record):
         return "kept"
-    _set_metadata(domain, place, to_xml(record, namespace=False))
+    _set_metadata(domain, kind, to_xml(record, namespace=False))
     return "written" if booted_here else "moved"
 
 
@@ -95,17 +120,17 @@ def _booted_here(domain: Any, name: str, element: RecordElement | None) -> bool:
 
 def _says(element: RecordElement, record: ABIRecord) -> bool:
     try:
-        return same_guest(element.record(), record)
+        return same_guest(read_record(element), record)
     except RecordError:
         return False
 
 
-def _set_metadata(domain: Any, place: Place, xml: str | None) -> None:
+def _set_metadata(domain: Any, kind_of_record: RecordKind, xml: str | None) -> None:
     import libvirt
 
     kind, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
     with refusals("libvirt does not take the ABI record"):
-        domain.setMetadata(kind, xml, place.prefix, place.value, live)
+        domain.setMetadata(kind, xml, kind_of_record.prefix, kind_of_record.value, live)
 
 
 def main(name: str) -> None:

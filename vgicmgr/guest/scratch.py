@@ -1,4 +1,4 @@
-"""Rehearsal: a call plan carried out on a throw-away VM of this host's kernel.
+"""The scratch VM: a call plan carried out on a throw-away VM of this host's kernel, which then stays open to be asked.
 
 No vCPU is run and no memory is given. All descriptors are closed at the end, also when a signal's handler raises
 (SIGINT); a signal that ends the process (SIGTERM) has the kernel close them.
@@ -7,16 +7,8 @@ No vCPU is run and no memory is given. All descriptors are closed at the end, al
 import errno
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cached_property
 
-from vgicmgr.dataclass import dataclass
-from vgicmgr.findings import Finding, Severity, Verdict
-from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
-from vgicmgr.kvm.descriptor import Descriptor
-from vgicmgr.kvm.errors import KvmError
-from vgicmgr.kvm.system import System
-from vgicmgr.kvm.vcpu import VCPU
-from vgicmgr.kvm.vm import VM
+from vgicmgr.findings import Finding, Verdict, finding
 from vgicmgr.guest.plan import (
     AddVFIOFile,
     Call,
@@ -25,70 +17,49 @@ from vgicmgr.guest.plan import (
     CreateVCPU,
     CreateVM,
     FinalizeVCPU,
+    GetRegisterList,
     InitVCPU,
     SetDeviceAddress,
     SetDeviceAttribute,
+    SetPSCIVersion,
     SetVCPUAttribute,
     SetVectorLengths,
 )
+from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.descriptor import Descriptor
+from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.system import System
+from vgicmgr.kvm.vcpu import VCPU, sve_vls
+from vgicmgr.kvm.vm import VM
+from vgicmgr.qemu.registers import migrates_in_list
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Protocol, Self
+
+    class HasVM(Protocol):
+        """Who may have a VM that was made with the same bits and not been used up (:class:`vgicmgr.host.kernel.Kernel`)."""
+
+        def take_vm(self, ipa_bits: int) -> VM | None:
+            """That VM, which is the taker's from then on."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """How a plan went: its first ``succeeded`` calls did; ``error`` is the kernel's answer to the next one, if any.
+class ScratchVM:
+    """A throw-away VM, and what was made in it; a context manager.
 
-    What comes after a refused call is not tried.
+    ``plan`` is carried out by :meth:`bring_up`, up to its end or the first call that the kernel refuses: its first
+    ``succeeded`` calls did, and ``error`` is the kernel's answer to the next one, if any.
     """
 
-    plan: tuple[Call, ...]
-    succeeded: int
-    error: KvmError | None = None
-
-    @property
-    def refused(self) -> Call | None:
-        """The call that the kernel refused."""
-        return self.plan[self.succeeded] if self.error else None
-
-    @property
-    def finding(self) -> Finding | None:
-        """The refusal as a finding."""
-        if self.error is None or self.refused is None:
-            return None
-        return _finding(self.refused, self.error)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the kernel carried out all of it."""
-        return Verdict((self.finding,) if self.finding else ())
-
-
-def rehearse(plan: Sequence[Call], system: System) -> Rehearsal:
-    """Carry ``plan`` out up to its end or the first call that the kernel refuses.
-
-    No VFIO file is opened, so KVM's VFIO device is made and told of none: :class:`AddVFIOFile` is left out. Raises
-    :class:`ValueError` for a plan that uses a VM, vCPU or device before it makes it.
-    """
-    calls = tuple(call for call in plan if not isinstance(call, AddVFIOFile))
-    with Machine(system) as machine:
-        for place, call in enumerate(calls):
-            try:
-                machine.carry_out(call)
-            except KvmError as error:
-                return Rehearsal(calls, place, error)
-    return Rehearsal(calls, len(calls))
-
-
-class Machine:
-    """A throw-away VM that a plan is carried out on, and what was made in it; a context manager."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._made = ExitStack()
+    def __init__(self, system: System, host: "HasVM | None" = None) -> None:
+        self.plan: tuple[Call, ...] = ()
+        self.succeeded = 0
+        self.error: KvmError | None = None
+        self.register_list: tuple[int, ...] = ()
+        """The ids of the first vCPU's registers that QEMU carries in its list, ascending, once the plan has asked."""
+        self._system, self._host = system, host
+        self._descriptors = ExitStack()
         self._vm: VM | None = None
         self._vcpus: dict[int, VCPU] = {}
         self._devices: dict[str, Descriptor] = {}
@@ -97,7 +68,39 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._made.close()
+        self._descriptors.close()
+
+    @property
+    def refused(self) -> Call | None:
+        """The call that the kernel refused."""
+        return self.plan[self.succeeded] if self.error else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The refusal as a finding."""
+        if self.error is None or self.refused is None:
+            return ()
+        return (_finding(self.refused, self.error),)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the kernel carried out all of it."""
+        return Verdict(self.findings)
+
+    def bring_up(self, plan: Sequence[Call]) -> None:
+        """Carry ``plan`` out.
+
+        No VFIO file is opened, so KVM's VFIO device is made and told of none: :class:`AddVFIOFile` is left out. Raises
+        :class:`ValueError` for a plan that uses a VM, vCPU or device before it makes it.
+        """
+        self.plan = tuple(call for call in plan if not isinstance(call, AddVFIOFile))
+        for call in self.plan:
+            try:
+                self.carry_out(call)
+            except KvmError as error:
+                self.error = error
+                return
+            self.succeeded += 1
 
     def vm(self) -> VM:
         """The VM; :class:`ValueError` before it is made."""
@@ -121,19 +124,24 @@ class Machine:
         """Make one call; raises :class:`KvmError` when the kernel refuses it."""
         match call:
             case CreateVM():
-                self._vm = self._made.enter_context(self._system.create_vm(call.ipa_bits))
+                vm = (self._host and self._host.take_vm(call.ipa_bits)) or self._system.create_vm(call.ipa_bits)
+                self._vm = self._descriptors.enter_context(vm)
             case CreateVCPU():
-                self._vcpus[call.vcpu] = self._made.enter_context(self.vm().create_vcpu(call.vcpu))
+                self._vcpus[call.vcpu] = self._descriptors.enter_context(self.vm().create_vcpu(call.vcpu))
             case InitVCPU():
-                self.vcpu(call.vcpu).init(self._target, call.features)
+                target = getattr(uapi, call.target) if call.target else self.vm().preferred_target()
+                self.vcpu(call.vcpu).init(target, call.features)
             case SetVectorLengths():
-                vls = sum(1 << bits // 128 - 1 for bits in call.lengths)
-                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM64_SVE_VLS, vls)
+                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM64_SVE_VLS, sve_vls(call.lengths))
             case FinalizeVCPU():
                 self.vcpu(call.vcpu).finalize(call.feature)
+            case SetPSCIVersion():
+                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
+            case GetRegisterList():
+                self.register_list = tuple(sorted(filter(migrates_in_list, self.vcpu(call.vcpu).register_ids())))
             case CreateDevice():
-                device = Descriptor(self.vm().create_device(call.device_type))
-                self._devices[call.device_type] = self._made.enter_context(device)
+                fd = self.vm().create_device(call.device_type)
+                self._devices[call.device_type] = self._descriptors.enter_context(Descriptor(fd))
             case SetDeviceAttribute():
                 self.device(call.device_type).set_attribute(call.attribute, *_fields(call.value))
             case SetVCPUAttribute():
@@ -143,10 +151,6 @@ class Machine:
             case SetDeviceAddress():
                 self.vm().set_device_address(call.address_type, call.address)
 
-    @cached_property
-    def _target(self) -> int:
-        return self.vm().preferred_target()
-
 
 def _fields(value: int | None) -> tuple[int, ...]:
     return () if value is None else (value,)
@@ -154,8 +158,8 @@ def _fields(value: int | None) -> tuple[int, ...]:
 
 def _finding(call: Call, error: KvmError) -> Finding:
     name, remedy = _name_and_remedy(call, error.errno)
-    evidence = f"this host's kernel refuses {call}: {error.errno_name}, {error.meaning}"
-    return Finding(name, Severity.ERROR, evidence, remedy)
+    evidence = f"the kernel refuses {call}: {error.errno_name}, {error.meaning}"
+    return finding(name, evidence, remedy)
 
 
 _LARGER_IPA = "use a host with more bits of guest physical address (KVM_CAP_ARM_VM_IPA_SIZE), or give less memory"
@@ -183,8 +187,12 @@ def _name_and_remedy(call: Call, number: int) -> tuple[str, str]:
             return "vm-refused", _LARGER_IPA if number == errno.EINVAL else _SEE_CHECK_HOST
         case CreateVCPU():
             return "vcpu-refused", "set <vcpu> to less, or use a host with a larger KVM_CAP_MAX_VCPUS"
-        case InitVCPU() | FinalizeVCPU():
+        case InitVCPU() if call.target:
+            return "cpu-model-unsupported", "set <cpu mode='host-passthrough'/>"
+        case InitVCPU() | FinalizeVCPU() | GetRegisterList():
             return "vcpu-refused", f"turn CPU features off, or use a host that has them; {_SEE_CHECK_HOST}"
+        case SetPSCIVersion():
+            return "vcpu-refused", "set kvm-psci-version to one that this kernel has, or remove it"
         case SetVectorLengths():
             return "vcpu-refused", "choose SVE vector lengths that 'vgicmgr check-host' shows"
         case SetVCPUAttribute():
