@@ -16,11 +16,11 @@ from vgicmgr.findings import CATALOGUE, Entry, Severity, Stage  # noqa: E402
 _ARRIVAL = "Of guests that are about to arrive (migrate, restore), besides those of a start"
 _POLICY_GROUPS = {Stage.START: "Of a guest's start", Stage.ARRIVAL: _ARRIVAL}
 _GROUPS = {
-    Stage.HOST: "Of check-host",
+    Stage.HOST: "Of check\\-host",
     Stage.DEVICES: "Of lsvfio",
     Stage.TRANSLATE: "Of translate alone, of wishes and address maps",
     **_POLICY_GROUPS,
-    Stage.DEPARTURE: "Of the host that a guest is to leave",
+    Stage.DEPARTURE: "Of check\\-migration alone, of the host that a guest is to leave",
 }
 
 
@@ -61,7 +61,7 @@ def _table() -> Iterator[str]:
     yield "An error means that it will not work, a warning that it works and somebody should know; a finding may weigh"
     yield "otherwise where circumstances do. The policy decides about those of start and arrival."
     yield ""
-    yield "| name | severity | reported by | meaning |"
+    yield "| name | severity | reported at | meaning |"
     yield "|---|---|---|---|"
     for entry in CATALOGUE.values():
         stages = ", ".join(stage.value for stage in entry.stages)

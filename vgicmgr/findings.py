@@ -36,9 +36,9 @@ class Stage(Enum):
     START = "start"
     """A guest's start, and its arrival, too, since there its XML is judged as for a start."""
     ARRIVAL = "arrival"
-    """A guest that is about to arrive (migrate, restore), or is judged for it from afar (check-migration)."""
-    DEPARTURE = "departure"
-    """The host that a guest is to leave; the hook is not asked there."""
+    """A guest that is about to arrive (migrate, restore); check-migration judges the same from afar."""
+    DEPARTURE = "check-migration"
+    """The host that a guest is to leave, where no hook is asked."""
 
 
 @dataclass(frozen=True)

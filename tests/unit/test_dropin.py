@@ -412,7 +412,7 @@ class TestCommand:
             (
                 "[findings]\nits-save = off\npmu-off = off\n",
                 0,
-                f"{POLICY_FILE}: 'its-save' is a finding of departure, which the policy does not decide about\n",
+                f"{POLICY_FILE}: 'its-save' is a finding of check-migration, which the policy does not decide about\n",
             ),
             ("[hook]\nmod = off\n", 1, f"the policy {policy} cannot be understood: unknown key 'mod' in [hook]\n"),
         ):

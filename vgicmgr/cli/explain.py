@@ -76,7 +76,7 @@ def _entry(name: str) -> Entry:
 def _explained(entry: Entry) -> Iterator[str]:
     yield f"{entry.name}: {entry.meaning}"
     yield f"  severity     {entry.severity.value}, unless the message says otherwise"
-    yield f"  reported by  {', '.join(stage.value for stage in entry.stages)}"
+    yield f"  reported at  {', '.join(stage.value for stage in entry.stages)}"
     if entry.former:
         yield f"  formerly     {', '.join(entry.former)}"
     if entry.name in FINDINGS:

@@ -15,7 +15,7 @@ def test_a_finding(capsys: Output) -> None:
     out = capsys.readouterr().out
     assert out.startswith(f"gits-typer: {CATALOGUE['gits-typer'].meaning}\n")
     assert "severity     warning" in out
-    assert "reported by  arrival" in out
+    assert "reported at  arrival" in out
     assert "gits-typer = enforce, warn or off under [findings] in /etc/vgicmgr/vgicmgr.conf" in out
 
 
