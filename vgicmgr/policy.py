@@ -13,69 +13,30 @@ the guest start and logs, ``off`` does neither; with ``mode = off`` nothing is j
 finding that is a warning is logged, unless ``[findings]`` says ``enforce`` of it by name. No file is ``enforce``; so is
 a file that cannot be read or understood, and that is a reason to refuse by itself (:mod:`vgicmgr.hook`), for nobody can
 tell what it was meant to allow. Under ``[findings]`` only the form of a name is looked at, so that one file serves
-several versions of vgicmgr; ``vgicmgr hook status`` tells of names that are none of :data:`FINDINGS`.
+several versions of vgicmgr, and a finding's former names count as well, where its present one is not set;
+``vgicmgr hook status`` tells of names that are none of :data:`FINDINGS`.
 """
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from enum import Enum
 
 from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import PolicyError
-from vgicmgr.findings import Finding, Severity, Verdict
+from vgicmgr.findings import CATALOGUE, FORMER, Finding, Severity, Stage, Verdict
+
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 POLICY_FILE = "/etc/vgicmgr/vgicmgr.conf"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 64 << 10
 """The longest policy file that is read, in bytes."""
 
-FINDINGS = frozenset(
-    {
-        "gic-version-unsupported",
-        "vcpu-count",
-        "ipa-size",
-        "pmu-unsupported",
-        "cpu-feature-unsupported",
-        "sve-vector-length",
-        "el1-32bit-unsupported",
-        "el1-32bit-features",
-        "cpu-model-unsupported",
-        "vm-refused",
-        "vcpu-refused",
-        "gic-refused",
-        "its-refused",
-        "pmu-refused",
-        "group-not-viable",
-        "msi-not-isolated",
-        "msi-devid-missing",
-        "msi-none",
-        "msi-vectors",
-        "its-device-bits",
-        "unsafe-interrupts",
-        "vfio-refused",
-        "missing-record",
-        "record-unreadable",
-        "cpu-property-unknown",
-        "register-list",
-        "register-value",
-        "register-dropped",
-        "pmu-counters",
-        "gic-version",
-        "icc-ctlr",
-        "its",
-        "its-abi-revision",
-        "gicd-iidr",
-        "gits-typer",
-        "steal-time",
-        "sve-vector-lengths",
-        "memory-map",
-        "device-migration",
-        "device-migration-unknown",
-    }
-)
+FINDINGS = frozenset(name for name, entry in CATALOGUE.items() if {Stage.START, Stage.ARRIVAL} & {*entry.stages})
 """The findings that bear on a start or an arrival, as the shipped file shows them."""
-_FINDING_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 
 class Mode(Enum):
@@ -144,7 +105,7 @@ def read_policy(path: str = POLICY_FILE) -> Policy:
     finally:
         os.close(fd)
     if len(content) > MAX_BYTES:
-        raise PolicyError(f"the policy {path} is larger than {MAX_BYTES >> 20} MiB")
+        raise PolicyError(f"the policy {path} is larger than {MAX_BYTES >> 10} KiB")
     try:
         return parse_policy(content.decode())
     except UnicodeDecodeError:
@@ -154,38 +115,72 @@ def read_policy(path: str = POLICY_FILE) -> Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy that ``text`` says; raises :class:`PolicyError` for an unknown section, key or value."""
-    import configparser
-
-    parser = configparser.RawConfigParser(delimiters=("=",), default_section="", empty_lines_in_values=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    try:
-        parser.read_string(text)
-    except configparser.Error as error:
-        raise PolicyError(_why(error)) from None
+    """The policy that ``text`` says; raises :class:`PolicyError` at the first line that cannot be understood."""
     mode, findings = DEFAULT.mode, {}
-    for section in parser.sections():
-        if section not in ("hook", "findings"):
-            raise PolicyError(f"unknown section [{section}]")
-        for key, value in parser.items(section):
-            if section == "findings":
-                if not re.fullmatch(_FINDING_NAME, key):
-                    raise PolicyError(f"'{key}' is no finding's name")
-                findings[key] = _mode(key, value)
-            elif key == "mode":
-                mode = _mode(key, value)
-            else:
-                raise PolicyError(f"unknown key '{key}' in [hook]")
-    return Policy(mode, findings)
+    for section, key, value in _entries(text):
+        if section == "findings":
+            if not _is_name(key):
+                raise PolicyError(f"{_quoted(key)} is no finding's name")
+            findings[key] = _mode(key, value)
+        elif key == "mode":
+            mode = _mode(key, value)
+        else:
+            raise PolicyError(f"unknown key {_quoted(key)} in [hook]")
+    present = {FORMER[name]: mode for name, mode in findings.items() if name in FORMER}
+    return Policy(mode, present | {name: mode for name, mode in findings.items() if name not in FORMER})
+
+
+def _entries(text: str) -> "Iterator[tuple[str, str, str]]":
+    """Section, key and value of each entry, in the form that :mod:`configparser` reads, which is slow to import.
+
+    A line that is indented deeper than the entry right above it would there continue its value; no value has two lines.
+    """
+    section, seen = "", set()
+    above: int | None = None  # the indentation of an entry in the line above
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith(("#", ";")):
+            above = None
+            continue
+        indentation = len(line) - len(line.lstrip())
+        if above is not None and indentation > above:
+            raise PolicyError(f"line {number} is indented, which makes it part of the value above it")
+        if header := _header(stripped):
+            section, above, place = header, None, (header, "")
+            if section not in ("hook", "findings"):
+                raise PolicyError(f"unknown section [{_quoted(section)[1:-1]}]")
+        else:
+            key, equals, value = map(str.strip, stripped.partition("="))
+            if not equals or not key:
+                raise PolicyError(f"line {number} is none of a [section], a comment and 'name = value'")
+            if not section:
+                raise PolicyError(f"line {number} stands before any [section]")
+            above, place = indentation, (section, key)
+            yield section, key, value
+        if place in seen:
+            raise PolicyError(f"{_quoted(place[1]) if place[1] else f'[{section}]'} is there twice (line {number})")
+        seen.add(place)
+
+
+def _header(line: str) -> str:
+    """The section that the line begins, or empty; what follows the last bracket does not count."""
+    return line[1 : line.rfind("]")] if line.startswith("[") and "]" in line else ""
+
+
+def _is_name(key: str) -> bool:
+    """Whether it has the form of a finding's name: lower case words and numbers joined by hyphens."""
+    return all(word.isascii() and word.isalnum() and word == word.lower() for word in key.split("-"))
 
 
 def _mode(key: str, value: str) -> Mode:
     try:
         return Mode(value)
     except ValueError:
-        raise PolicyError(f"'{key}' is '{value}', but must be enforce, warn or off") from None
+        raise PolicyError(f"{_quoted(key)} is {_quoted(value)}, but must be enforce, warn or off") from None
 
 
-def _why(error: Exception) -> str:
-    """The message in one line; those of configparser have several."""
-    return " ".join(str(error).split())
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+
+
+_LONGEST = 40

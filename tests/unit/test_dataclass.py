@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import vgicmgr
 from vgicmgr import dataclass as light
+from vgicmgr.findings import Finding
 
 
 @light.dataclass(frozen=True)
@@ -26,6 +28,21 @@ class Frame:
 
     def __str__(self) -> str:
         return hex(self.base)
+
+    @cached_property
+    def end(self) -> int:
+        return self.base + self.size
+
+
+@light.dataclass(frozen=True)
+class Positive:
+    """Which cannot be made of everything."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ValueError("less than nothing")
 
 
 @light.dataclass(frozen=True)
@@ -83,11 +100,10 @@ def test_it_cannot_be_changed() -> None:
     assert frame == Frame(1)
 
 
-@pytest.mark.parametrize("replace", [light.replace, dataclasses.replace])
-def test_replace(replace: Callable[..., Frame]) -> None:
-    assert replace(Frame(1, names=("GICD",)), size=2) == Frame(1, 2, ("GICD",))
+def test_replace() -> None:
+    assert light.replace(Frame(1, names=("GICD",)), size=2) == Frame(1, 2, ("GICD",))
     with pytest.raises(TypeError):
-        replace(Frame(1), extent=2)
+        light.replace(Frame(1), extent=2)  # type: ignore[call-arg]
 
 
 def test_a_method_of_its_own_stays() -> None:
@@ -105,21 +121,36 @@ def test_it_can_be_copied_and_pickled() -> None:
     assert copy.deepcopy(frame) == copy.copy(frame) == pickle.loads(pickle.dumps(frame)) == frame
 
 
-def test_the_standard_library_knows_it() -> None:
-    assert dataclasses.is_dataclass(Frame)
-    assert dataclasses.asdict(Frame(1, 2)) == dataclasses.asdict(Standard(1, 2))
-    ours, theirs = dataclasses.fields(Frame), dataclasses.fields(Standard)
-    assert [(f.name, f.type, f.default) for f in ours] == [(f.name, f.type, f.default) for f in theirs]
+def test_a_cached_property_disturbs_nothing() -> None:
+    frame, asked = Frame(1, 2), Frame(1, 2)
+    assert asked.end == 3
+    assert asked.end is asked.end
+    assert (frame == asked, hash(frame) == hash(asked), repr(frame) == repr(asked)) == (True, True, True)
+    moved = light.replace(asked, base=2)
+    assert (moved, moved.end) == (Frame(2, 2), 4)
+    assert pickle.loads(pickle.dumps(asked)) == copy.deepcopy(asked) == frame
 
 
-def test_it_knows_all_that_the_package_has() -> None:
+def test_what_is_made_can_be_checked() -> None:
+    with pytest.raises(ValueError, match="less than nothing"):
+        Positive(-1)
+    with pytest.raises(ValueError, match="less than nothing"):
+        light.replace(Positive(1), number=-1)
+
+
+def test_no_class_of_the_package_needs_more_than_there_is() -> None:
+    """Inherited fields would be none, and a default that can be changed would be shared."""
     modules = [import_module(found.name) for found in walk_packages(vgicmgr.__path__, "vgicmgr.")]
-    classes = {
+    ours = [
         one
         for module in modules
         for one in vars(module).values()
-        if isinstance(one, type) and one.__module__.startswith("vgicmgr.") and "__match_args__" in vars(one)
-    }
-    assert len(classes) > 80
-    for one in classes:
-        assert tuple(field.name for field in dataclasses.fields(one)) == vars(one)["__match_args__"], one
+        if isinstance(one, type) and vars(one).get("__eq__") is vars(Frame)["__eq__"]
+    ]
+    assert Finding in ours
+    for one in ours:
+        inherited = [base for base in one.__mro__[1:-1] if "__match_args__" in vars(base)]
+        assert not inherited, one
+        for name in vars(one)["__match_args__"]:
+            default = vars(one).get(name)
+            assert default.__hash__ is not None, f"the default of {one.__qualname__}.{name} can be changed"

@@ -407,7 +407,12 @@ class TestCommand:
             (
                 "[findings]\npmu-counter = off\n",
                 0,
-                f"{POLICY_FILE}: no finding of this version is called 'pmu-counter'\n",
+                f"{POLICY_FILE}: no finding of this version is called 'pmu-counter'; did you mean 'pmu-counters'?\n",
+            ),
+            (
+                "[findings]\nits-save = off\npmu-off = off\n",
+                0,
+                f"{POLICY_FILE}: 'its-save' is a finding of check-migration, which the policy does not decide about\n",
             ),
             ("[hook]\nmod = off\n", 1, f"the policy {policy} cannot be understood: unknown key 'mod' in [hook]\n"),
         ):

@@ -18,6 +18,7 @@ COMMANDS = (
     "check-migration",
     "lsvfio",
     "watch",
+    "explain",
 )
 """In the order of ``vgicmgr --help``; the module of each has its name."""
 

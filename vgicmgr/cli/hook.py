@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from vgicmgr import dropin
 from vgicmgr.dropin import State
 from vgicmgr.errors import PolicyError
+from vgicmgr.findings import CATALOGUE, near_match
 from vgicmgr.policy import FINDINGS, POLICY_FILE, read_policy
 
 if TYPE_CHECKING:
@@ -69,8 +70,16 @@ def _policy_can_be_read() -> bool:
         print(error)
         return False
     for name in sorted(policy.findings.keys() - FINDINGS):
-        print(f"{POLICY_FILE}: no finding of this version is called '{name}'")
+        print(f"{POLICY_FILE}: {_why_without_effect(name)}")
     return True
+
+
+def _why_without_effect(name: str) -> str:
+    if entry := CATALOGUE.get(name):
+        stages = " and ".join(stage.value for stage in entry.stages)
+        return f"'{name}' is a finding of {stages}, which the policy does not decide about"
+    near = near_match(name)
+    return f"no finding of this version is called '{name}'" + (f"; did you mean '{near}'?" if near else "")
 
 
 def uninstall() -> int:
