@@ -4,13 +4,15 @@ No serialiser writes a document back as it came (quotes, blanks, the order of at
 which tells byte offsets, and the text is spliced there.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape
 
-from vgicmgr.domain.devices import QEMU_NAMESPACE
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.domain import QEMU_NAMESPACE
+from vgicmgr.domain.xml import Namespaces, blank_metadata, read_domain
+from vgicmgr.errors import DomainXMLError
 
 
 def set_interrupts(
@@ -18,10 +20,12 @@ def set_interrupts(
 ) -> bytes:
     """The domain XML with ``<gic version=…/>`` set, and with ``-machine`` options in its ``<qemu:commandline>``.
 
-    ``gic_version`` None leaves ``<gic>`` as it is. Raises :class:`~vgicmgr.errors.DomainXMLError`.
+    ``gic_version`` None leaves ``<gic>`` as it is. Raises :class:`~vgicmgr.errors.DomainXMLError`, also where what was
+    made does not read back as what was asked for.
     """
-    read_domain(xml)  # no DOCTYPE, bounded, well-formed, one <domain>
-    places = _find(xml)
+    before = read_domain(xml)  # no DOCTYPE, bounded, well-formed, one <domain>
+    # of the same length, so that places in it are places in the document
+    places = _find(blank_metadata(xml) or xml if before.metadata_unreadable else xml)
     edits: list[tuple[int, int, str]] = []
     if gic_version is not None:
         edits.append(_gic_edit(xml, places, gic_version))
@@ -29,6 +33,10 @@ def set_interrupts(
         edits.append(_commandline_edit(xml, places, machine_options))
     for start, end, text in sorted(edits, reverse=True):
         xml = xml[:start] + text.encode() + xml[end:]
+    after = read_domain(xml)
+    arguments = ("-machine", _machine_value(machine_options)) if machine_options else ()
+    if gic_version not in (None, after.gic_version) or after.qemu_arguments != before.qemu_arguments + arguments:
+        raise DomainXMLError("the domain XML cannot be edited in place")
     return xml
 
 
@@ -39,38 +47,40 @@ class _Place:
     start: int
     inside: int
     end: int = -1
-    name: str = ""
 
 
 @dataclass
 class _Places:
     elements: dict[str, _Place] = field(default_factory=dict)
-    prefixes: dict[str, str] = field(default_factory=dict)
-    """Of the namespaces declared on the root."""
+    qemu_prefix: str = ""
+    """Of QEMU's namespace, where the root declares one."""
 
 
-_WANTED = {
-    "domain": "domain",
-    "domain/os": "os",
-    "domain/features": "features",
-    "domain/features/gic": "gic",
-    f"domain/{QEMU_NAMESPACE} commandline": "commandline",
+_Name = tuple[str, str]
+_WANTED: dict[tuple[_Name, ...], str] = {
+    (("", "domain"),): "domain",
+    (("", "domain"), ("", "os")): "os",
+    (("", "domain"), ("", "features")): "features",
+    (("", "domain"), ("", "features"), ("", "gic")): "gic",
+    (("", "domain"), (QEMU_NAMESPACE, "commandline")): "commandline",
 }
 
 
 def _find(xml: bytes) -> _Places:
-    """The places of interest; of an element that is there several times, the first."""
+    """The places of interest; of several ``<features>`` the first, of several ``<qemu:commandline>`` the last."""
     places = _Places()
-    path: list[str] = []
+    path: list[_Name] = []
     open_places: list[_Place | None] = []
-    parser = expat.ParserCreate("UTF-8", " ")
-    parser.namespace_prefixes = True
+    namespaces = Namespaces()
+    parser = expat.ParserCreate("UTF-8")
 
-    def start(name: str, _attributes: dict[str, str]) -> None:
-        path.append(" ".join(name.split(" ")[:2]))
-        wanted = _WANTED.get("/".join(path)) if len(path) <= 3 else None
+    def start(name: str, attributes: dict[str, str]) -> None:
+        path.append(namespaces.enter(name, attributes))
+        if len(path) == 1:
+            places.qemu_prefix = namespaces.prefix(QEMU_NAMESPACE)
+        wanted = _WANTED.get(tuple(path)) if len(path) <= 3 else None
         place = None
-        if wanted and wanted not in places.elements:
+        if wanted and (wanted not in places.elements or wanted == "commandline"):
             begin = parser.CurrentByteIndex
             place = places.elements[wanted] = _Place(begin, _end_of_tag(xml, begin))
         open_places.append(place)
@@ -80,13 +90,9 @@ def _find(xml: bytes) -> _Places:
         if place:
             place.end = parser.CurrentByteIndex
         path.pop()
-
-    def namespace(prefix: str | None, uri: str) -> None:
-        if not path and prefix:
-            places.prefixes.setdefault(uri, prefix)
+        namespaces.leave()
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.StartNamespaceDeclHandler = namespace
     parser.Parse(xml, True)
     return places
 
@@ -109,12 +115,22 @@ def _is_empty_tag(xml: bytes, place: _Place) -> bool:
     return xml[place.inside - 2 : place.inside] == b"/>"
 
 
+_ATTRIBUTE = re.compile(r"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+
+
+def _attribute(name: str, value: str) -> str:
+    return f"{name}='{escape(value, {chr(39): '&apos;'})}'"
+
+
 def _gic_edit(xml: bytes, places: _Places, version: str) -> tuple[int, int, str]:
-    attribute = f"version={quoteattr(version)}".replace('"', "'")
+    attribute = _attribute("version", version)
     gic, features = places.elements.get("gic"), places.elements.get("features")
     if gic:
-        # a <gic/> that names no version (one that does is left to its owner)
         tag = xml[gic.start : gic.inside].decode()
+        for match in _ATTRIBUTE.finditer(tag):
+            if match[1] == "version":
+                start = gic.start + len(tag[: match.start(1)].encode())
+                return start, start + len(match[0].lstrip().encode()), attribute
         name = tag[1:].rstrip("/>").split()[0]
         return gic.start, gic.inside, tag.replace(name, f"{name} {attribute}", 1)
     if features:
@@ -126,15 +142,16 @@ def _gic_edit(xml: bytes, places: _Places, version: str) -> tuple[int, int, str]
 
 
 def _commandline_edit(xml: bytes, places: _Places, options: Sequence[tuple[str, str]]) -> tuple[int, int, str]:
+    """QEMU takes the last of what is said twice, so that ours comes behind what the document has."""
     commandline = places.elements.get("commandline")
-    value = ",".join(f"{name}={text}" for name, text in options)
+    value = _machine_value(options)
     if commandline:
         tag = xml[commandline.start + 1 : commandline.inside].decode()
         name = tag.rstrip("/>").split()[0]
         prefix = name.rpartition(":")[0]
         indent = _deeper(_indent(xml, commandline.start))
         return _append(xml, commandline, indent.join(_arguments(prefix, value)))
-    prefix = places.prefixes.get(QEMU_NAMESPACE, "")
+    prefix = places.qemu_prefix
     declared = "" if prefix else f" xmlns:qemu='{QEMU_NAMESPACE}'"
     prefix = prefix or "qemu"
     domain = places.elements["domain"]
@@ -144,9 +161,13 @@ def _commandline_edit(xml: bytes, places: _Places, options: Sequence[tuple[str, 
     return _append(xml, domain, text, indent=indent)
 
 
+def _machine_value(options: Sequence[tuple[str, str]]) -> str:
+    return ",".join(f"{name}={text}" for name, text in options)
+
+
 def _arguments(prefix: str, value: str) -> list[str]:
     element = f"{prefix}:arg" if prefix else "arg"
-    return [f"<{element} value='-machine'/>", f"<{element} value='{value}'/>"]
+    return [f"<{element} {_attribute('value', '-machine')}/>", f"<{element} {_attribute('value', value)}/>"]
 
 
 def _append(xml: bytes, place: _Place, text: str, indent: str | None = None) -> tuple[int, int, str]:

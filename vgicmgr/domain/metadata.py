@@ -7,7 +7,8 @@ from enum import Enum
 from functools import cache
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.domain import ABI_ELEMENT, ABI_HOST, ABI_RECORD
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import DomainXMLError
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -17,13 +18,27 @@ if TYPE_CHECKING:
 
     from lxml import etree
 
+__all__ = [
+    "ABI_ELEMENT",
+    "ABI_HOST",
+    "ABI_RECORD",
+    "ELEMENT",
+    "NAMESPACE",
+    "SCHEMA",
+    "AddressWish",
+    "Unsatisfied",
+    "Wishes",
+    "parse",
+    "read_wishes",
+]
+
 NAMESPACE = "urn:vgicmgr:domain:1"
 ELEMENT = "interrupts"
 SCHEMA = f"{__file__.rpartition('/')[0]}/vgicmgr.rng"
 
 
-class Unmet(Enum):
-    """What becomes of a wish that this host, or its QEMU's version, cannot fulfil."""
+class Unsatisfied(Enum):
+    """What becomes of a wish that this host, or its QEMU's version, cannot honour (the attribute ``unmet``)."""
 
     REFUSE = "refuse"
     WARN = "warn"
@@ -48,7 +63,7 @@ class Wishes:
     msi: str = ""
     pmu_intid: int | None = None
     addresses: tuple[AddressWish, ...] = ()
-    unmet: Unmet = Unmet.REFUSE
+    unsatisfied: Unsatisfied = Unsatisfied.REFUSE
 
 
 def read_wishes(xml: bytes) -> Wishes:
@@ -57,7 +72,7 @@ def read_wishes(xml: bytes) -> Wishes:
     Raises :class:`~vgicmgr.errors.DomainXMLError` when the document cannot be read, when there is more than one such
     element, or when it breaks the schema; the sentence names line and element.
     """
-    if NAMESPACE.encode() not in xml and b"&#" not in xml:
+    if NAMESPACE.encode() not in xml and b"&#" not in xml and b"\0" not in xml:
         return Wishes()  # most domains: not parsed a second time, and no lxml
     from lxml import etree
 
@@ -81,12 +96,23 @@ def parse(xml: bytes) -> "etree._Element":
     """
     from lxml import etree
 
-    read_domain(xml)  # no DOCTYPE, nothing too large or too deep, and libvirt's own elements make sense
-    # libxml2's own bounds are narrower than those that read_domain has seen to
-    parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
+    # no DOCTYPE, nothing too large or too deep, and libvirt's own elements make sense
+    unreadable = read_domain(xml).metadata_unreadable
+    # libxml2's own bounds are narrower than those that read_domain has seen to; where expat has found the document
+    # well-formed, what is left to recover from are namespaces, as libvirt does
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=True,
+        recover=not unreadable,
+    )
     try:
         return etree.fromstring(xml, parser)
     except etree.XMLSyntaxError as error:
+        if unreadable:
+            raise DomainXMLError(f"<metadata> of the domain XML cannot be read: {unreadable}") from None
         line = error.lineno or 1
         raise DomainXMLError(f"the domain XML is malformed at line {line}") from None
 
@@ -163,5 +189,5 @@ def _wishes(element: "etree._Element") -> Wishes:
             AddressWish(str(address.get("device")), int(str(address.get("base")), 16))
             for address in element.findall(f"{{{NAMESPACE}}}address")
         ),
-        unmet=Unmet(element.get("unmet", "refuse")),
+        unsatisfied=Unsatisfied(element.get("unmet", "refuse")),
     )

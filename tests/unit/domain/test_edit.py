@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.domain.devices import read_devices
 from vgicmgr.domain.edit import set_interrupts
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import DomainXMLError
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "xml").glob("*.xml"))
@@ -61,10 +60,45 @@ def test_a_gic_without_version_gets_one(gic: str) -> None:
     assert added(before, after).strip() == "version='3'"
 
 
+@pytest.mark.parametrize(
+    ("gic", "expected"),
+    [
+        ("<gic version=''/>", "<gic version='3'/>"),
+        ('<gic version = "" />', "<gic version='3' />"),
+        ("<gic\n  version='host'></gic>", "<gic\n  version='3'></gic>"),
+        ("<gic é=\" version='9'\" version='2'/>", "<gic é=\" version='9'\" version='3'/>"),
+    ],
+)
+def test_a_version_that_is_there_is_replaced(gic: str, expected: str) -> None:
+    before = PLAIN.replace(b"</domain>", f"  <features>{gic}</features>\n</domain>".encode())
+    assert set_interrupts(before, gic_version="3") == before.replace(gic.encode(), expected.encode())
+
+
+def test_the_last_of_several_commandlines_is_added_to() -> None:
+    commandline = "<qemu:commandline><qemu:arg value='-machine'/><qemu:arg value='its={}'/></qemu:commandline>"
+    before = PLAIN.replace(b"<domain ", f"<domain xmlns:qemu='{QEMU}' ".encode())
+    before = before.replace(b"</domain>", (commandline.format("on") + commandline.format("on") + "</domain>").encode())
+    after = set_interrupts(before, machine_options=[("its", "off")])
+    assert read_domain(after).qemu_arguments[-2:] == ("-machine", "its=off")
+
+
+def test_what_is_added_is_quoted() -> None:
+    after = set_interrupts(PLAIN, machine_options=[("x", "'\"<&>")])
+    assert read_domain(after).qemu_arguments == ("-machine", "x='\"<&>")
+
+
+@pytest.mark.parametrize("metadata", ["<a:app xmlns:a='My App'><b:x/></a:app>", "<a:Ƞ/>", '<a:app xmlns:a="a<b"/>'])
+def test_metadata_that_only_libvirt_can_read_stays_as_it_is(metadata: str) -> None:
+    before = PLAIN.replace(b"  <os>", f"  <metadata>\n {metadata}</metadata>\n  <os>".encode())
+    after = set_interrupts(before, gic_version="3", machine_options=[("its", "off")])
+    assert (read_domain(after).gic_version, read_domain(after).qemu_arguments) == ("3", ("-machine", "its=off"))
+    assert after.partition(b"<os>")[0] == before.partition(b"<os>")[0]
+
+
 def test_a_commandline_is_made_at_the_end_with_its_namespace() -> None:
     after = set_interrupts(PLAIN, machine_options=[("its", "off")])
     assert added(PLAIN, after).strip().startswith(f"<qemu:commandline xmlns:qemu='{QEMU}'>")
-    assert read_devices(after).qemu_arguments == ("-machine", "its=off")
+    assert read_domain(after).qemu_arguments == ("-machine", "its=off")
 
 
 @pytest.mark.parametrize("prefix", ["qemu", "q"])
@@ -72,7 +106,7 @@ def test_a_prefix_of_the_root_is_used(prefix: str) -> None:
     before = PLAIN.replace(b"<domain ", f"<domain xmlns:{prefix}='{QEMU}' ".encode())
     after = set_interrupts(before, machine_options=[("its", "off"), ("msi", "auto")])
     assert f"  <{prefix}:commandline>\n".encode() in after
-    assert read_devices(after).qemu_arguments == ("-machine", "its=off,msi=auto")
+    assert read_domain(after).qemu_arguments == ("-machine", "its=off,msi=auto")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +122,7 @@ def test_arguments_are_added_behind_those_there_are(commandline: str) -> None:
     before = PLAIN.replace(b"<domain ", f"<domain xmlns:qemu='{QEMU}' ".encode())
     before = before.replace(b"</domain>", f"  {commandline}\n</domain>".encode())
     after = set_interrupts(before, machine_options=[("its", "off")])
-    assert read_devices(after).qemu_arguments == ("-S", "-machine", "its=off")
+    assert read_domain(after).qemu_arguments == ("-S", "-machine", "its=off")
     added(before, after)
 
 
@@ -97,7 +131,7 @@ def test_a_document_without_lines_stays_without() -> None:
     after = set_interrupts(before, gic_version="3", machine_options=[("its", "off")])
     assert b"\n" not in after
     assert read_domain(after).gic_version == "3"
-    assert read_devices(after).qemu_arguments == ("-machine", "its=off")
+    assert read_domain(after).qemu_arguments == ("-machine", "its=off")
 
 
 def test_line_ends_of_another_kind_are_kept() -> None:
@@ -127,7 +161,7 @@ def test_a_bad_document_is_refused() -> None:
 def test_an_example_keeps_every_byte(path: Path) -> None:
     before = path.read_bytes()
     after = set_interrupts(before, machine_options=[("its", "off")])
-    assert read_devices(after).qemu_arguments[-2:] == ("-machine", "its=off")
+    assert read_domain(after).qemu_arguments[-2:] == ("-machine", "its=off")
     assert read_domain(after).name == read_domain(before).name
     added(before, after)
 
@@ -148,7 +182,7 @@ def test_blanks_comments_and_attributes_of_all_kinds(blanks: list[str], text: st
     ).encode()
     after = set_interrupts(xml, gic_version="3", machine_options=[("its", "off")])
     assert read_domain(after).gic_version == "3"
-    assert read_devices(after).qemu_arguments == ("-machine", "its=off")
+    assert read_domain(after).qemu_arguments == ("-machine", "its=off")
     # taken out again, what was added leaves what was there
     rest = iter(after)
     assert all(byte in rest for byte in xml.replace(b"<features/>", b""))

@@ -1,5 +1,6 @@
-"""Which devices a domain is given by VFIO: what is read of its XML, and of QEMU's arguments in it."""
+"""Which devices a domain's XML is given by VFIO."""
 
+import re
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.domain.hostdevices import HostDevice, devices_of_arguments
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.hostdevices import HostDevice
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import DomainXMLError
 
 UUID = "c2177883-f1bb-47f0-914d-32a22e3a8804"
@@ -19,7 +20,7 @@ def read(devices: str) -> tuple[HostDevice, ...]:
     return read_domain(
         "<domain type='kvm'><name>g</name><memory>1</memory><os><type arch='aarch64' machine='virt'>hvm</type></os>"
         f"<devices>{devices}</devices></domain>".encode()
-    ).host_devices
+    ).devices.host_devices
 
 
 def hostdev(inside: str = ADDRESS, attributes: str = "mode='subsystem' type='pci'") -> str:
@@ -75,8 +76,61 @@ class TestElements:
 
     def test_more_than_any_machine_takes_are_refused(self) -> None:
         assert len(read(hostdev() * 1024)) == 1024
-        with pytest.raises(DomainXMLError, match="more than 1024 host devices"):
+        with pytest.raises(DomainXMLError, match="more than 1024 <hostdev>"):
             read(hostdev() * 1025)
+        function = "<interface type='hostdev'><source><address type='pci' bus='1'/></source></interface>"
+        with pytest.raises(DomainXMLError, match="more than 1024 host devices"):
+            read(hostdev() * 1000 + function * 25)
+
+    @pytest.mark.parametrize(
+        ("address", "name"),
+        [
+            ("bus='010'", "0000:08:00.0"),
+            ("bus='+1'", "0000:01:00.0"),
+            ("domain='0x10000' bus='0xFF' slot='0x1F' function='7'", "10000:ff:1f.7"),
+            ("", "0000:00:00.0"),
+        ],
+    )
+    def test_addresses_that_libvirt_takes(self, address: str, name: str) -> None:
+        assert read(hostdev(f"<source><address {address}/></source>")) == (HostDevice("pci", name),)
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "bus='256'",
+            "slot='32'",
+            "bus='1' function='8'",
+            "domain='0x100000000'",
+            "bus='zz'",
+            "bus='-1'",
+            "bus=''",
+            "bus='09'",
+            "bus='0x'",
+            "bus='\uff11'",
+            f"bus='{'9' * 5000}'",
+        ],
+    )
+    def test_addresses_that_libvirt_refuses(self, address: str) -> None:
+        with pytest.raises(DomainXMLError, match="no part of a PCI address"):
+            read(hostdev(f"<source><address {address}/></source>"))
+
+    @pytest.mark.parametrize("uuid", [UUID.upper(), UUID.replace("-", ""), f" {UUID} "])
+    def test_a_uuid_in_any_form_is_the_one_of_sysfs(self, uuid: str) -> None:
+        xml = hostdev(f"<source><address uuid='{uuid}'/></source>", "mode='subsystem' type='mdev'")
+        assert read(xml) == (HostDevice("mdev", UUID),)
+
+    @pytest.mark.parametrize("uuid", ["", "x" * 32, "a" * 256, "../../0000:01:00.0", UUID[:-1], "\uff11" * 32])
+    def test_a_uuid_that_is_none(self, uuid: str) -> None:
+        with pytest.raises(DomainXMLError, match="no UUID"):
+            read(hostdev(f"<source><address uuid='{uuid}'/></source>", "mode='subsystem' type='mdev'"))
+
+    def test_iommufd(self) -> None:
+        [device] = read(hostdev(f"<driver iommufd='yes'/>{ADDRESS}"))
+        assert device.iommufd
+        [device] = read(hostdev(f"<driver iommufd='no'/>{ADDRESS}"))
+        assert not device.iommufd
+        [device] = read(hostdev(f"<driver name='vfio'/>{ADDRESS}"))
+        assert not device.iommufd
 
     @hypothesis_settings(deadline=None)
     @given(
@@ -84,33 +138,9 @@ class TestElements:
     )
     def test_odd_numbers_do_not_break_it(self, address: dict[str, str]) -> None:
         shown = "".join(f" {name}={quoteattr(value)}" for name, value in address.items())
-        [device] = read(hostdev(f"<source><address{shown}/></source>"))
-        assert "/" not in device.address
-
-
-class TestArguments:
-    """QEMU, ``-device vfio-pci,help`` and ``-device vfio-platform,help``."""
-
-    @pytest.mark.parametrize(
-        ("value", "device"),
-        [
-            ("vfio-pci,host=0000:01:00.0", HostDevice("pci", "0000:01:00.0")),
-            ("vfio-pci,id=a,host=01:00.0", HostDevice("pci", "0000:01:00.0")),
-            ("vfio-pci,sysfsdev=/sys/bus/pci/devices/0000:01:00.0", HostDevice("pci", "0000:01:00.0")),
-            (f"vfio-pci,sysfsdev=/sys/bus/mdev/devices/{UUID}", HostDevice("mdev", UUID)),
-            ('{"driver":"vfio-pci","host":"0000:01:00.0","addr":1}', HostDevice("pci", "0000:01:00.0")),
-            ("vfio-pci,host=01:00.0,failover_pair_id=net0", HostDevice("pci", "0000:01:00.0", transient=True)),
-            ("vfio-platform,host=fff51000.ethernet", HostDevice("platform", "fff51000.ethernet")),
-            ("vfio-amd-xgbe,sysfsdev=/sys/bus/platform/devices/AMDI8001:00", HostDevice("platform", "AMDI8001:00")),
-        ],
-    )
-    def test_devices(self, value: str, device: HostDevice) -> None:
-        assert devices_of_arguments(("-S", "-device", value)) == (device,)
-
-    @pytest.mark.parametrize("value", ["virtio-net-pci,host_mtu=1", "{", '{"driver":5}', "[]", ""])
-    def test_others(self, value: str) -> None:
-        assert devices_of_arguments(("-device", value, "-device")) == ()
-
-    @given(st.lists(st.one_of(st.just("-device"), st.text('vfio-pci,host={":}/', max_size=40)), max_size=6))
-    def test_anything_can_be_read(self, arguments: list[str]) -> None:
-        devices_of_arguments(arguments)
+        try:
+            [device] = read(hostdev(f"<source><address{shown}/></source>"))
+        except DomainXMLError as error:
+            assert error.message.isprintable()
+        else:
+            assert re.fullmatch("[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f][.][0-7]", device.address)

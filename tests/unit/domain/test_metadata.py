@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.domain.metadata import NAMESPACE, SCHEMA, AddressWish, Unmet, Wishes, read_wishes
+from vgicmgr.domain.metadata import NAMESPACE, SCHEMA, AddressWish, Unsatisfied, Wishes, read_wishes
 from vgicmgr.errors import DomainXMLError
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
@@ -31,7 +31,7 @@ def test_the_example_says_everything() -> None:
         msi="none",
         pmu_intid=23,
         addresses=(AddressWish("distributor", 0x8000000), AddressWish("redistributors", 0x80A0000)),
-        unmet=Unmet.REFUSE,
+        unsatisfied=Unsatisfied.REFUSE,
     )
 
 
@@ -56,7 +56,7 @@ def test_no_wishes(xml: bytes) -> None:
         ("<v:msi controller='gicv2m'/>", "", Wishes(msi="gicv2m")),
         ("<v:pmu intid='1019'/>", "", Wishes(pmu_intid=1019)),
         ("<v:address device='its' base='0xffffffffffffffff'/>", "", Wishes(addresses=(AddressWish("its", 2**64 - 1),))),
-        ("<!-- nothing -->", "unmet='warn'", Wishes(unmet=Unmet.WARN)),
+        ("<!-- nothing -->", "unmet='warn'", Wishes(unsatisfied=Unsatisfied.WARN)),
         ("<v:pmu intid='23'/><!-- and --><v:its state='on'/>", "", Wishes(its=True, pmu_intid=23)),
     ],
 )
@@ -96,6 +96,24 @@ def test_a_bad_wish_is_told_by_line_and_element(inside: str, attributes: str, co
         read_wishes(wishing(inside, attributes))
     assert complaint in caught.value.message
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["<a:app xmlns:a='My App'/>", "<b:x/>", "<z:x xmlns:z=''/>", "<a:b:x xmlns:a='a'/>"])
+def test_beside_an_element_that_only_libvirt_takes(other: str) -> None:
+    wishes = f"<v:interrupts xmlns:v='{NAMESPACE}'><v:its state='off'/></v:interrupts>"
+    assert read_wishes(domain(other + wishes)) == Wishes(its=False)
+
+
+def test_beside_what_only_libxml2_reads_the_wishes_are_read_or_it_is_said() -> None:
+    wishes = f"<v:interrupts xmlns:v='{NAMESPACE}'><v:its state='off'/></v:interrupts>"
+    assert read_wishes(domain("<a:Ƞ xmlns:a='urn:a'/>" + wishes)) == Wishes(its=False)
+    with pytest.raises(DomainXMLError, match="<metadata> of the domain XML cannot be read"):
+        read_wishes(domain('<a:x xmlns:a="a<b"/>' + wishes))
+
+
+def test_wishes_in_another_encoding_are_refused() -> None:
+    with pytest.raises(DomainXMLError, match="not in UTF-8"):
+        read_wishes(wishing("<v:its state='on'/>").decode().encode("utf-16"))
 
 
 def test_another_element_of_ours_is_not_passed_over() -> None:
