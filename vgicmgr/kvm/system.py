@@ -2,6 +2,7 @@
 
 import errno
 import os
+from functools import cached_property
 
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.descriptor import Descriptor
@@ -33,12 +34,23 @@ class System(Descriptor):
         """
         return self.ioctl("KVM_CHECK_EXTENSION", getattr(uapi, capability), capability)
 
-    def create_vm(self, ipa_bits: int = 0) -> VM:
-        """KVM_CREATE_VM with an IPA size in bits (0 is the default of 40); raises :class:`KvmError`.
+    @cached_property
+    def ipa_limit(self) -> int:
+        """KVM_CAP_ARM_VM_IPA_SIZE: bits of the largest guest physical address; 0 before Linux 4.20. Asked once."""
+        return self.check_extension("KVM_CAP_ARM_VM_IPA_SIZE")
+
+    def create_vm(self, ipa_bits: int | None = None) -> VM:
+        """KVM_CREATE_VM with an IPA size in bits; raises :class:`KvmError`.
+
+        None is as many bits as this host can (:attr:`ipa_limit`), as QEMU makes the VM that it asks the host by
+        (target/arm/kvm.c, kvm_arm_create_scratch_host_vcpu). 0 is the kernel's default of 40, which it refuses where
+        that is more than the limit (arch/arm64/kvm/mmu.c, kvm_init_ipa_range).
 
         The kernel allocates interruptibly, so that a signal can make it give up: then it is asked again, as QEMU does
         (accel/kvm/kvm-all.c, do_kvm_create_vm).
         """
+        if ipa_bits is None:
+            ipa_bits = self.ipa_limit
         while True:
             try:
                 return VM(self.ioctl("KVM_CREATE_VM", ipa_bits, f"with an IPA size of {ipa_bits or 40} bits"))

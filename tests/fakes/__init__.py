@@ -1,0 +1,1 @@
+"""Stand-ins that keep to the rules of what they stand in for."""
