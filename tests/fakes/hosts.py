@@ -1,7 +1,8 @@
 """Kinds of arm64 hosts, for :class:`tests.fakes.kernel.FakeKernel`: what each one's KVM can do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from vgicmgr.dataclass import replace
 
 from tests.fakes.registers import Register, core_registers
 from vgicmgr.kvm.registers import register_id

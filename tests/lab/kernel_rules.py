@@ -31,7 +31,7 @@ from vgicmgr.guest.plan import (
     SetVectorLengths,
     call_plan,
 )
-from vgicmgr.guest.rehearsal import Machine, rehearse
+from vgicmgr.guest.scratch import ScratchVM, rehearse
 
 GICV3 = "GICv3, ITS, PMU and SVE"
 GICV2 = "GICv2, no PMU, no SVE"
@@ -439,21 +439,21 @@ def answer(rule: Rule, system: System) -> int:
     """The kernel's errno for the misuse; 0 when it accepts. A refusal of what comes before is an error of the row."""
     if isinstance(rule.misuse, Run | Get):
         return beyond_plans(rule, rule.misuse, system)
-    rehearsal = rehearse((*rule.before, rule.misuse), system)
-    if rehearsal.error and rehearsal.succeeded < len(rule.before):
-        raise rehearsal.error
-    return rehearsal.error.errno if rehearsal.error else 0
+    scratch = rehearse((*rule.before, rule.misuse), system)
+    if scratch.error and scratch.succeeded < len(rule.before):
+        raise scratch.error
+    return scratch.error.errno if scratch.error else 0
 
 
 def beyond_plans(rule: Rule, misuse: Run | Get, system: System) -> int:
-    with Machine(system) as machine:
+    with ScratchVM(system) as scratch:
         for call in rule.before:
-            machine.carry_out(call)
+            scratch.carry_out(call)
         try:
             if isinstance(misuse, Get):
-                machine.device(misuse.device_type).get_attribute(misuse.attribute, misuse.preset)
+                scratch.device(misuse.device_type).get_attribute(misuse.attribute, misuse.preset)
             else:
-                fcntl.ioctl(machine.vcpu(misuse.vcpu).fileno(), KVM_RUN, 0)
+                fcntl.ioctl(scratch.vcpu(misuse.vcpu).fileno(), KVM_RUN, 0)
         except (KvmError, OSError) as error:
             return error.errno or 0
     return 0

@@ -1,4 +1,4 @@
-"""Configurations, good and bad, to rehearse on real kernels: with all their vCPUs, and with those that tell.
+"""Configurations, good and bad, to rehearse on real kernels: with all their vCPUs, and with the representative ones.
 
 In a host, ``python3 -m tests.lab.rehearsals GIC`` (2 or 3) rehearses each in both ways and prints as JSON what the
 kernel made of them: the refused call without the vCPU's number and its errno, or nothing. ``python3 -m
@@ -8,13 +8,13 @@ tests.lab.rehearsals forever`` rehearses 512 vCPUs again and again, until a sign
 import errno
 import json
 import sys
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.guest.configuration import MSIController, Region, VGICConfiguration
-from vgicmgr.guest.plan import SetDeviceAttribute, SetVCPUAttribute, call_plan, telling_vcpus
-from vgicmgr.guest.rehearsal import Rehearsal, rehearse
+from vgicmgr.guest.plan import SetDeviceAttribute, SetVCPUAttribute, call_plan, representative_vcpus
+from vgicmgr.guest.scratch import ScratchVM, rehearse
 
 LOW, HIGH = 0x080A_0000, 0x40_0000_0000
 """Where QEMU's virt machine has its redistributors."""
@@ -104,8 +104,8 @@ REFUSED = {
 }
 
 
-def outcome(rehearsal: Rehearsal) -> str:
-    call, error = rehearsal.refused, rehearsal.error
+def outcome(scratch: ScratchVM) -> str:
+    call, error = scratch.refused, scratch.error
     if call is None or error is None:
         return ""
     about = f" {call.attribute}" if isinstance(call, SetDeviceAttribute | SetVCPUAttribute) else ""
@@ -121,7 +121,7 @@ def main(what: str) -> None:
         outcomes = {
             name: (
                 outcome(rehearse(call_plan(configuration), system)),
-                outcome(rehearse(call_plan(configuration, vcpus=telling_vcpus(configuration)), system)),
+                outcome(rehearse(call_plan(configuration, vcpus=representative_vcpus(configuration)), system)),
             )
             for name, configuration in configurations.items()
         }

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest

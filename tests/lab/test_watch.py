@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from itertools import pairwise
 
 import pytest

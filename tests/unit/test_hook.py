@@ -32,7 +32,7 @@ NO_GICV3 = Finding(
     "set <gic version='2'/>",
 )
 NO_PMU = Finding("pmu-unsupported", Severity.ERROR, "<pmu state='on'/> is asked for, but this host's KVM has no PMU")
-OLD = Finding("kernel-old", Severity.WARNING, "an old kernel")
+OLD = Finding("cpu-types-mixed", Severity.WARNING, "an old kernel")
 
 Judge = Callable[[DomainSettings], Verdict]
 
@@ -170,7 +170,7 @@ class TestRefusal:
         assert priority == syslog.LOG_ERR
         assert line.startswith(
             f"prepare domain='web1' uuid='{UUID}' decision=refused "
-            "refused=gic-version-unsupported,pmu-unsupported warned=kernel-old: "
+            "refused=gic-version-unsupported,pmu-unsupported warned=cpu-types-mixed: "
         )
 
     def test_the_judge_gets_what_the_xml_says(self, host: Host) -> None:
@@ -204,7 +204,7 @@ class TestLetThrough:
         assert host.log == [
             (
                 syslog.LOG_WARNING,
-                f"prepare domain='web1' uuid='{UUID}' decision=warned warned=kernel-old: an old kernel [kernel-old]",
+                f"prepare domain='web1' uuid='{UUID}' decision=warned warned=cpu-types-mixed: an old kernel [cpu-types-mixed]",
             )
         ]
 

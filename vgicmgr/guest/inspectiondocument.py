@@ -4,7 +4,6 @@ Addresses and sizes are hexadecimal strings in JSON, since its readers lose bits
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +106,7 @@ def _running(running: "RunningMachine") -> dict[str, Any]:
         "redistributors": [{**_of(region), "count": count} for region, count in running.redistributors],
         "its": _region(running.its),
         "gicv2m": _region(running.gicv2m),
-        "vcpus": [asdict(vcpu) for vcpu in running.vcpus],
+        "vcpus": [dict(vars(vcpu)) for vcpu in running.vcpus],
         "max_vcpus": running.max_vcpus,
         "cpu_properties": dict(running.cpu_properties),
     }

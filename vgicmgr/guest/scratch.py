@@ -152,6 +152,13 @@ class ScratchVM:
                 self.vm().set_device_address(call.address_type, call.address)
 
 
+def rehearse(plan: Sequence[Call], system: System) -> ScratchVM:
+    """Carry ``plan`` out on a VM of its own, and close it: how it went stays in what is returned."""
+    with ScratchVM(system) as scratch:
+        scratch.bring_up(plan)
+    return scratch
+
+
 def _fields(value: int | None) -> tuple[int, ...]:
     return () if value is None else (value,)
 

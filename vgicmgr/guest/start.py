@@ -26,7 +26,7 @@ def check_start(domain: Domain, host: "HostFacts") -> Verdict:
     if not domain.needs_gic:
         return Verdict()
     resolution = resolve(domain, host)
-    return Verdict((*resolution.findings, *rehearse(resolution, host).findings))
+    return Verdict((*resolution.findings, *_rehearse(resolution, host).findings))
 
 
 def judge_start(domain: Domain) -> Verdict:
@@ -37,7 +37,7 @@ def judge_start(domain: Domain) -> Verdict:
         return check_start(domain, host)
 
 
-def rehearse(resolution: Resolution, host: "HostFacts") -> Verdict:
+def _rehearse(resolution: Resolution, host: "HostFacts") -> Verdict:
     """What this host's kernel makes of the calls; nothing where it is another host, or there is no configuration."""
     if resolution.configuration is None or not isinstance(host, Kernel):
         return Verdict()

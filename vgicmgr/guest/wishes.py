@@ -6,7 +6,7 @@ A wish changes what the machine would have by itself; where nothing can, that is
 from itertools import pairwise
 
 from vgicmgr.dataclass import dataclass, replace
-from vgicmgr.domain.metadata import Ungranted, Wishes
+from vgicmgr.domain.metadata import Unsatisfied, Wishes
 from vgicmgr.findings import Severity
 from vgicmgr.guest.addressmap import AddressMap
 from vgicmgr.guest.configuration import Region, Source
@@ -175,7 +175,7 @@ def check_map(address_map: AddressMap, notes: Notes) -> None:
 
 def cannot_honour(evidence: str, remedy: str, wishes: Wishes, notes: Notes) -> None:
     """A wish that this host or QEMU's version cannot fulfil: what becomes of it is a wish, too."""
-    severity = Severity.ERROR if wishes.ungranted is Ungranted.REFUSE else Severity.WARNING
+    severity = Severity.ERROR if wishes.unsatisfied is Unsatisfied.REFUSE else Severity.WARNING
     notes.find("wish-unmet", evidence, remedy, severity=severity)
 
 

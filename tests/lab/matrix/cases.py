@@ -1,6 +1,7 @@
 """The combinations: one line of data each. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from vgicmgr.dataclass import replace
 
 from tests.lab.guest import log
 from tests.lab.spec import HOSTS, HostSpec, Release

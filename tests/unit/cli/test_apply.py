@@ -7,7 +7,8 @@ import json
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest

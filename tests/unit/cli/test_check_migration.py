@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from pathlib import Path
 from typing import Any
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

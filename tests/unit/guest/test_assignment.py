@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

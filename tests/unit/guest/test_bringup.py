@@ -5,7 +5,7 @@ import fcntl
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

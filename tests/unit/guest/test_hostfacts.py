@@ -1,6 +1,6 @@
 """What of a host's capabilities, or of their document, decides about a configuration."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

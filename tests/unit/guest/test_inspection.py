@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest

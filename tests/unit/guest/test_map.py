@@ -1,7 +1,7 @@
 """A resolution as text and as a document."""
 
 import json
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from itertools import pairwise
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """The call plan's order and data by rule; that QEMU calls just this is proved by ``tests/lab/test_plan.py``."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 from hypothesis import given

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from itertools import count
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 That the addresses are QEMU's own is held against real QEMUs in ``tests/lab/test_device_tree.py``.
 """
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest

@@ -1,6 +1,6 @@
 """What of a start needs no kernel to judge; the rest is judged by real kernels in ``tests/lab/test_start.py``."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

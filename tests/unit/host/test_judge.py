@@ -1,6 +1,6 @@
 """What is an error, what a warning, and that everything found has a remedy."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -1,6 +1,6 @@
 """What check-host asks a kernel, over fakes of several kinds; real kernels answer in ``tests/lab/test_check_host.py``."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from pathlib import Path
 from typing import Any
 

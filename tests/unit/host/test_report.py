@@ -1,6 +1,6 @@
 """The report as an operator reads it."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

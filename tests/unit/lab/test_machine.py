@@ -1,6 +1,6 @@
 """From a host's description to QEMU's arguments."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

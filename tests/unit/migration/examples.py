@@ -1,6 +1,6 @@
 """Records to test with."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 from vgicmgr.migration.record import ABIRecord
 from vgicmgr.kvm.registers import register_id

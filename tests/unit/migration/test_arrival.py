@@ -1,7 +1,8 @@
 """What stands in an arriving guest's way, in words; the kernel is a stand-in here, and a real one in the lab."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -1,7 +1,7 @@
 """An arrival judged from afar: what a host's document says of its registers, and what it is asked."""
 
 import json
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 from jsonschema import Draft202012Validator

@@ -2,7 +2,7 @@
 
 import zlib
 from binascii import b2a_base64
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from pathlib import Path
 from struct import pack
 

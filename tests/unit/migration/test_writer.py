@@ -1,7 +1,8 @@
 """Which guest gets which record: libvirt and the kernel are stand-ins here, and real ones in the lab."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from vgicmgr.dataclass import replace
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,7 +1,7 @@
 """What a QEMU answers over QMP, and the values that come of it."""
 
 import json
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
@@ -95,7 +95,7 @@ anything = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(Answers.__dataclass_fields__)), anything)
+@given(st.sampled_from(sorted(Answers.__match_args__)), anything)
 def test_answers_of_another_form_are_values_or_a_value_error(member: str, answer: Any) -> None:
     changed: dict[str, Any] = {member: answer}
     try:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest

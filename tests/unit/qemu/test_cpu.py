@@ -1,7 +1,7 @@
 """Which vCPU QEMU asks of KVM: what ``-cpu host`` turns on, and what the domain changes of it."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -1,6 +1,6 @@
 """What is known of a device that VFIO was not asked of, and that VFIO's answer comes first."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 import pytest
 

@@ -1,6 +1,6 @@
 """What stands in the way of assigning a device, by name."""
 
-from dataclasses import replace
+from vgicmgr.dataclass import replace
 
 from tests.unit.vfio.examples import EMPTY, FULL, HALF, OTHER_HALF
 from vgicmgr.vfio.inventory import Group, Host, Inventory
