@@ -36,7 +36,7 @@ def from_answers(path: str, answers: Answers) -> Emulator:
     """The values of what QEMU answered; raises ValueError for what these commands never return."""
     try:
         return _from_answers(path, answers)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise ValueError("its answers have another form than QEMU's interface has it") from None
 
 

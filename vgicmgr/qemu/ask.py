@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO
@@ -19,7 +19,7 @@ from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 from vgicmgr.qemu.answers import Answers, default_machine, from_answers
 from vgicmgr.qemu.emulator import Emulator, Emulators, NotAsked
-from vgicmgr.qemu.program import has_constant, has_machine_type
+from vgicmgr.qemu.program import InstalledQEMU
 from vgicmgr.qemu.qmp import CommandFailed, Monitor, connected_monitor
 
 SECONDS = 60.0
@@ -36,7 +36,7 @@ async def ask(path: str, *, seconds: float = SECONDS) -> Emulator:
         emulator = from_answers(path, answers)
     except TimeoutError:
         raise CannotTell(f"{path} did not answer within {seconds:g} s") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise CannotTell(f"the answers of {path} have another form than QEMU's interface has it") from None
     return replace(emulator, program_differs=program_differences(emulator))
 
@@ -114,26 +114,23 @@ def _last_line(complaints: IO[bytes]) -> str:
     return "".join(c if c.isprintable() else "?" for c in said[-1]) if said else ""
 
 
-_PSCI = "kvm-psci-version"
-
-
 def program_differences(emulator: Emulator) -> tuple[str, ...]:
     """Where the program file, by which the hook goes, tells otherwise than QEMU itself; one sentence each."""
-    path, default = emulator.path, emulator.default_machine
-    facts: list[tuple[str, bool, Callable[[], bool]]] = []
-    if default:
-        facts.append((f"the machine type {default}", True, lambda: has_machine_type(path, default[len("virt-") :])))
-    if emulator.cpu_properties:
-        asked = _PSCI in emulator.cpu_properties
-        facts.append((f"the CPU property {_PSCI}", asked, lambda: has_constant(path, _PSCI.encode())))
+    program = InstalledQEMU(emulator.path)
+    version, psci = program.version, program.psci_property
+    if program.why:
+        return (program.why,)
     differences = []
-    for what, asked, told in facts:
-        try:
-            if told() != asked:
-                differences.append(f"its program file has {'no' if asked else 'a'} text of {what}, QEMU itself says "
-                                   f"that it has {'one' if asked else 'none'}")  # fmt: skip
-        except CannotTell as error:
-            return (error.message,)
+    told = "no version" if version is None else "version {}.{}".format(*version)
+    if version is None or emulator.version.split(".")[:2] != [str(number) for number in version]:
+        differences.append(f"its program file tells {told}, QEMU itself says that it is {emulator.version}")
+    if emulator.cpu_properties:
+        asked = "kvm-psci-version" in emulator.cpu_properties
+        if psci != asked:
+            differences.append(
+                f"its program file has {'no' if asked else 'a'} text of the CPU property kvm-psci-version, QEMU itself "
+                f"says that it has {'one' if asked else 'none'}"
+            )
     return tuple(differences)
 
 

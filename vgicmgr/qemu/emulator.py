@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 
 from vgicmgr.dataclass import dataclass
+from vgicmgr.qemu.cpu import vector_length
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -49,8 +50,8 @@ class Emulator:
     @property
     def sve_vector_lengths(self) -> tuple[int, ...]:
         """Those of the host's CPU, in bits, ascending."""
-        lengths = (name.removeprefix("sve") for name, there in self.cpu.items() if there and name.startswith("sve"))
-        return tuple(sorted(int(length) for length in lengths if length.isdecimal()))
+        lengths = (vector_length(name) for name, has in self.cpu.items() if has)
+        return tuple(sorted(length for length in lengths if length is not None))
 
     def to_document(self) -> "dict[str, Any]":
         """What becomes its JSON."""

@@ -20,12 +20,40 @@ HIGH_GIC_REDIST2_VCPUS = 512
 
 
 def machine_version(machine: str) -> Version | None:
-    """The version in a name such as ``virt-10.0``; None of the alias ``virt`` and of a distribution's own names."""
-    major, dot, minor = machine.removeprefix("virt-").partition(".")
-    numbers = (major, minor)
-    if machine.startswith("virt-") and dot and all(n.isascii() and n.isdecimal() and len(n) <= 3 for n in numbers):
-        return int(major), int(minor)
-    return None
+    """The version in a name such as ``virt-10.0``, or the upstream one that a distribution's type is made from.
+
+    None of the alias ``virt`` and of types that are not known here.
+    """
+    return upstream_version(machine) or _DISTRIBUTION_TYPES.get(machine)
+
+
+def upstream_version(machine: str) -> Version | None:
+    """The version in a name such as ``virt-10.0``; None of every other name."""
+    numbers = dotted_version(machine.removeprefix("virt-"))
+    return numbers if machine.startswith("virt-") else None
+
+
+def dotted_version(text: str) -> Version | None:
+    """A version such as ``10.0``, of at most three digits a part; None where the text is something else."""
+    major, dot, minor = text.partition(".")
+    fits = dot and all(part.isascii() and part.isdecimal() and len(part) <= 3 for part in (major, minor))
+    return (int(major), int(minor)) if fits else None
+
+
+_DISTRIBUTION_TYPES: dict[str, Version] = {
+    "virt-rhel7.6.0": (2, 12),
+    "virt-rhel8.2.0": (4, 2),
+    "virt-rhel8.3.0": (5, 1),
+    "virt-rhel8.4.0": (5, 2),
+    "virt-rhel8.5.0": (6, 0),
+    "virt-rhel8.6.0": (6, 2),
+    "virt-rhel9.0.0": (6, 2),
+    "virt-rhel9.2.0": (7, 2),
+    "virt-rhel9.4.0": (8, 2),
+    "virt-rhel9.6.0": (9, 1),
+    "virt-rhel10.0.0": (9, 1),
+}
+"""RHEL's types, by the upstream QEMU that its release of that number is built from (qemu-kvm.spec of each)."""
 
 
 def top_of_memory(memory: int, max_memory: int, slots: int) -> int:

@@ -1,48 +1,44 @@
-"""How a QEMU takes the list of registers that comes with a guest, and which of two ways an installed QEMU has.
+"""How a QEMU takes the list of registers that comes with a guest.
 
 Sources: QEMU's ``target/arm/machine.c`` (cpu_post_load) and ``target/arm/kvm.c`` (kvm_arm_set_cpreg_mig_tolerances).
-Distributions have taken the newer way into older versions, so that the program file is asked, not its version.
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from enum import Enum
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.errors import CannotTell
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import sysreg
 from vgicmgr.qemu import EMULATORS
-from vgicmgr.qemu.program import has_constant, has_machine_type
+from vgicmgr.qemu.cpu import takes_pmu_off
+from vgicmgr.qemu.program import InstalledQEMU
+from vgicmgr.qemu.rules import Rules
 
-
-class Rules(Enum):
-    """What QEMU does about a register that only one side has."""
-
-    CLASSIC = "classic"
-    """No more registers than this side has; one that this side has not ends the load, and one that only this side has
-    keeps the value it has after a reset. What follows this side's last register is not looked at."""
-    TOLERANT = "tolerant"
-    """Both lists are walked to their ends; what only the stream has ends the load unless it is known to be harmless.
-    The last such register alone decides, as the code stands in QEMU 11."""
+__all__ = ["Comparison", "Rules", "compare_lists", "installed", "refusing_pmu_off"]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What comes of two lists: ids only in the stream that end the load (``fatal``) or are left out (``dropped``).
 
-    ``missing`` are only here. ``overflow``: the stream's list is too long by itself.
+    ``missing`` are only here. ``overflow``: the stream's list is too long by itself. ``forgotten``: QEMU calls these
+    fatal, and goes on because a later one is harmless: a slip of its code.
     """
 
     fatal: tuple[int, ...]
     dropped: tuple[int, ...]
     missing: tuple[int, ...]
     overflow: bool = False
+    forgotten: tuple[int, ...] = ()
 
     @property
     def loads(self) -> bool:
         """Whether the load gets past the lists."""
         return not self.fatal and not self.overflow
+
+    @property
+    def fragile(self) -> bool:
+        """Whether it gets past them by a slip alone, which a later QEMU may mend."""
+        return self.loads and bool(self.forgotten)
 
 
 _NOT_ON_BOTH_ENDS = frozenset(
@@ -52,11 +48,11 @@ _IF_ZERO = frozenset((uapi.KVM_REG_ARM_VENDOR_HYP_BMAP_2,))
 
 
 def compare_lists(
-    rules: Rules, incoming: Sequence[tuple[int, int]], here: Iterable[int], *, own_cpu: bool = True
+    rules: Rules, incoming: Sequence[tuple[int, int]], here: Iterable[int], *, host_cpu: bool = True
 ) -> Comparison:
     """Compare the ids and values of a stream with the ids here, as this QEMU does.
 
-    ``own_cpu``: the guest has the host's own CPU (``-cpu host``), for which alone registers are known as harmless.
+    ``host_cpu``: the guest has the host's own CPU (``-cpu host``), for which alone registers are known as harmless.
     """
     ids = frozenset(here)
     stream = [number for number, _ in incoming]
@@ -71,32 +67,20 @@ def compare_lists(
     values = dict(incoming)
 
     def harmless(number: int) -> bool:
-        return own_cpu and (number in _NOT_ON_BOTH_ENDS or (number in _IF_ZERO and values[number] == 0))
+        return host_cpu and (number in _NOT_ON_BOTH_ENDS or (number in _IF_ZERO and values[number] == 0))
 
+    intolerable = tuple(number for number in only_incoming if not harmless(number))
     if not only_incoming or harmless(only_incoming[-1]):
-        return Comparison((), tuple(only_incoming), missing)
-    fatal = tuple(number for number in only_incoming if not harmless(number))
-    return Comparison(fatal, tuple(number for number in only_incoming if harmless(number)), missing)
-
-
-_MESSAGE = b"in the incoming stream but unknown on the destination"
-"""Of handle_cpreg_only_in_incoming_stream, which came with the tolerances."""
-
-
-def rules_of(emulator: str) -> Rules:
-    """The rules of an installed QEMU, by a message that only the newer code has; errors as :func:`has_constant`."""
-    return Rules.TOLERANT if has_constant(emulator, _MESSAGE) else Rules.CLASSIC
+        return Comparison((), tuple(only_incoming), missing, forgotten=intolerable)
+    return Comparison(intolerable, tuple(filter(harmless, only_incoming)), missing)
 
 
 def installed() -> dict[str, Rules]:
     """The rules of the QEMUs that are where distributions put them, by path."""
-    found = {}
-    for path in EMULATORS:
-        with suppress(CannotTell):
-            found[path] = rules_of(path)
-    return found
+    asked = ((path, InstalledQEMU(path).rules) for path in EMULATORS)
+    return {path: rules for path, rules in asked if rules is not None}
 
 
 def refusing_pmu_off() -> tuple[str, ...]:
-    """Those of them that end when they are told ``pmu=off`` where KVM has no PMU, as QEMU does since 10.0."""
-    return tuple(path for path in installed() if has_machine_type(path, "10.0"))
+    """Those of them that end when they are told ``pmu=off`` where KVM has no PMU."""
+    return tuple(path for path in EMULATORS if takes_pmu_off(InstalledQEMU(path).version) is False)

@@ -2,13 +2,99 @@
 
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterable
 from struct import Struct
 
+from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import CannotTell
-from vgicmgr.qemu.machine import Version
+from vgicmgr.qemu.machine import Version, dotted_version
+from vgicmgr.qemu.rules import Rules
 
+TYPE_CHECKING = False  # 'typing' is slow to start
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class QEMUFacts(Protocol):
+        """What is known of a QEMU; None where it cannot be told."""
+
+        @property
+        def version(self) -> Version | None:
+            """Its version."""
+
+        @property
+        def rules(self) -> Rules | None:
+            """How it takes the list of registers of a migration."""
+
+        @property
+        def psci_property(self) -> bool | None:
+            """Whether its CPUs have the property ``kvm-psci-version``."""
+
+
+PSCI_PROPERTY_SINCE: Version = (11, 0)
+
+
+@dataclass(frozen=True)
+class KnownQEMU:
+    """A QEMU by what somebody else says of it: a document, or the version that an operator names."""
+
+    version: Version | None = None
+    rules: Rules | None = None
+    psci_property: bool | None = None
+
+
+class InstalledQEMU:
+    """The QEMU at a path. Each question is put to its program file once; ``why`` says what kept an answer away."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.why = ""
+        self._answers: dict[bytes, bytes | None] = {}
+
+    @property
+    def version(self) -> Version | None:
+        """As ``--version`` prints it."""
+        constant = self._constant(_VERSION)
+        if constant is None:
+            return None
+        numbers = constant.removeprefix(_VERSION).decode("ascii", "replace").split(".")[:2]
+        return dotted_version(".".join(numbers)) if len(numbers) == 2 else None
+
+    @property
+    def rules(self) -> Rules | None:
+        """By a message that only the newer code has: distributions have taken it into older versions."""
+        known = self.knows(_ONLY_INCOMING)
+        return None if known is None else Rules.TOLERANT if known else Rules.CLASSIC
+
+    @property
+    def psci_property(self) -> bool | None:
+        """By the property's name."""
+        return self.knows(b"kvm-psci-version")
+
+    def knows(self, text: bytes) -> bool | None:
+        """Whether this is in one of its constants, a message or a property's name; None where it cannot be read."""
+        constant = self._constant(text)
+        return constant is not None if not self.why else None
+
+    def _constant(self, text: bytes) -> bytes | None:
+        """The constant with this text, from there to its end or 100 bytes of it."""
+        if self.why:
+            return None
+        if text not in self._answers:
+            try:
+                self._answers[text] = _constant(self.path, text)
+            except CannotTell as error:
+                self.why = error.message
+                return None
+        return self._answers[text]
+
+
+_VERSION = b"QEMU emulator version "
+"""What ``--version`` begins with, in one constant with the number (system/vl.c, version)."""
+_ONLY_INCOMING = b"in the incoming stream but unknown on the destination"
+"""Of handle_cpreg_only_in_incoming_stream, which came with the tolerances (target/arm/machine.c)."""
 _HEADER = Struct("<16x8x8xQQ4xHHHHHH")
 """Elf64_Ehdr from e_phoff on: e_phoff, e_shoff, then sizes and numbers of the headers (elf(5))."""
 _SECTION = Struct("<IIQQQQ24x")
@@ -16,33 +102,8 @@ _SECTION = Struct("<IIQQQQ24x")
 _SHT_PROGBITS, _SHF_WRITE, _SHF_EXECINSTR = 1, 1, 4
 
 
-def has_constant(emulator: str, text: bytes) -> bool:
-    """Whether an installed QEMU's program file has this text among its constants: a message, a property's name.
-
-    Raises :class:`~vgicmgr.errors.CannotTell` when the file cannot be read or is no program itself (a wrapper script).
-    """
-    return _constant(emulator, text) is not None
-
-
-def version(emulator: str) -> Version:
-    """The version of an installed QEMU, as ``--version`` prints it; errors as :func:`has_constant`."""
-    constant = _constant(emulator, _VERSION) or b""
-    numbers = constant.removeprefix(_VERSION).split(b".")[:2]
-    if len(numbers) < 2 or not all(number.isdigit() and len(number) < 4 for number in numbers):
-        raise CannotTell(f"the emulator {emulator} does not tell its version")
-    return int(numbers[0]), int(numbers[1])
-
-
-_VERSION = b"QEMU emulator version "
-"""What ``--version`` begins with, in one constant with the number (system/vl.c, version)."""
-
-
 def _constant(emulator: str, text: bytes) -> bytes | None:
-    """The constant with this text, from there to its end or 100 bytes of it; errors as :func:`has_constant`."""
-    try:
-        fd = os.open(emulator, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise CannotTell(f"the emulator {emulator} cannot be read: {os.strerror(error.errno or 0)}") from None
+    fd = _open(emulator)
     try:
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as program:
             if program[:5] != b"\x7fELF\x02":
@@ -56,12 +117,21 @@ def _constant(emulator: str, text: bytes) -> bytes | None:
         os.close(fd)
 
 
-def has_machine_type(emulator: str, version: str) -> bool:
-    """Whether an installed QEMU has the machine type ``virt-<version>``: then it is of that version or later.
-
-    Errors as :func:`has_constant`.
-    """
-    return has_constant(emulator, f"virt-{version}-machine".encode())
+def _open(emulator: str) -> int:
+    """The file, opened for reading once it is known to be one: to open a FIFO or a device may do something."""
+    try:
+        place = os.open(emulator, os.O_PATH | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "no path"
+        raise CannotTell(f"the emulator {emulator} cannot be read: {reason}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise CannotTell(f"the emulator {emulator} is no regular file")
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CannotTell(f"the emulator {emulator} cannot be read: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.close(place)
 
 
 def _constants(program: mmap.mmap) -> Iterable[tuple[int, int]]:

@@ -1,8 +1,10 @@
-"""QEMU's ``virt`` machine: its memory map, its interrupts and what its versions differ in (hw/arm/virt.c)."""
+"""QEMU's ``virt`` machine: its properties, its memory map, its interrupts and its versions (hw/arm/virt.c)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vgicmgr.dataclass import dataclass
+from vgicmgr.domain.domain import Domain
+from vgicmgr.qemu.arguments import ArgumentError, Arguments, boolean, size
 from vgicmgr.qemu.machine import (
     GIB,
     GIC_REDIST_VCPUS,
@@ -13,6 +15,7 @@ from vgicmgr.qemu.machine import (
     MIB,
     Version,
     round_up,
+    upstream_version,
 )
 
 HIGH_PCIE_MMIO_SIZE = 512 * GIB
@@ -91,8 +94,8 @@ BASE_MEMORY_MAP = {
 class Properties:
     """The machine's properties (``-machine virt,NAME=VALUE``); None or empty where QEMU's default holds.
 
-    ``gic_version`` and ``msi`` as QEMU spells them. ``highmem_mmio_size`` is in bytes. ``kernel_irqchip`` is ``on``,
-    ``off`` or ``split``.
+    ``gic_version``, ``msi`` and ``acpi`` as QEMU spells them. ``highmem_mmio_size`` is in bytes. ``kernel_irqchip`` is
+    ``on``, ``off`` or ``split``. ``confidential_guest`` names the object that makes the guest a Realm.
     """
 
     gic_version: str = ""
@@ -108,6 +111,80 @@ class Properties:
     highmem_ecam: bool | None = None
     highmem_mmio: bool = True
     highmem_mmio_size: int = HIGH_PCIE_MMIO_SIZE
+    acpi: str = ""
+    ras: bool = False
+    mte: bool = False
+    confidential_guest: str = ""
+
+
+_SWITCHES = {
+    "its": "its",
+    "virtualization": "virtualization",
+    "secure": "secure",
+    "ras": "ras",
+    "mte": "mte",
+    "highmem": "highmem",
+    "compact-highmem": "compact_highmem",
+    "highmem-redists": "highmem_redists",
+    "highmem-ecam": "highmem_ecam",
+    "highmem-mmio": "highmem_mmio",
+}
+_WORDS = {
+    "gic-version": ("host", "max", "2", "3", "4", "x-5"),
+    "msi": ("auto", "gicv2m", "its", "off"),
+    "iommu": ("none", "smmuv3"),
+    "kernel-irqchip": ("on", "off", "split"),
+    "acpi": ("auto", "on", "off"),
+}
+
+
+def libvirt_machine(domain: Domain) -> tuple[tuple[str, str], ...]:
+    """What libvirt puts into ``-machine`` behind the type, as far as it matters here (qemuBuildMachineCommandLine)."""
+    options = [("gic-version", domain.gic_version)] if domain.gic_version else []
+    if any(iommu.model == "smmuv3" and iommu.pci_bus is None for iommu in domain.devices.iommus):
+        options.append(("iommu", "smmuv3"))
+    switches = (("ras", domain.ras), ("virtualization", domain.virtualization), ("acpi", domain.acpi))
+    options += [(name, "on" if on else "off") for name, on in switches if on is not None]
+    if domain.devices.pcihole64:
+        options.append(("highmem-mmio-size", str(domain.devices.pcihole64)))
+    return tuple(options)
+
+
+def machine_properties(arguments: Arguments, libvirt: Iterable[tuple[str, str]] = ()) -> Properties:
+    """What these arguments come to behind those of libvirt (:func:`libvirt_machine`); the last value counts.
+
+    Raises :class:`~vgicmgr.qemu.arguments.ArgumentError` for a value that QEMU refuses. Whether QEMU has the property
+    at all, its version decides (:data:`SINCE`).
+    """
+    options = dict(libvirt)
+    for name in arguments.underscored:
+        if name in options:
+            raise ArgumentError(f"QEMU takes '{name}' in one spelling, but libvirt writes it with hyphens")
+    options |= dict(arguments.machine)
+    if arguments.kernel_irqchip:
+        options["kernel-irqchip"] = arguments.kernel_irqchip
+    values: dict[str, bool | int | str] = {}
+    for name, value in options.items():
+        if name in _SWITCHES:
+            values[_SWITCHES[name]] = boolean(name, value)
+        elif name in _WORDS:
+            if value not in _WORDS[name]:
+                raise ArgumentError(f"QEMU expects one of {', '.join(_WORDS[name])} for {name}")
+            values[name.replace("-", "_")] = value
+        elif name == "highmem-mmio-size":
+            values["highmem_mmio_size"] = highmem_mmio_size(size(name, value))
+        elif name == "confidential-guest-support":
+            values["confidential_guest"] = value
+    if values.get("iommu") == "none":
+        values["iommu"] = ""
+    return Properties(**values)  # type: ignore[arg-type]
+
+
+def highmem_mmio_size(number: int) -> int:
+    """The size of the high PCIe window, if QEMU takes it (virt_set_highmem_mmio_size); raises ArgumentError."""
+    if number < HIGH_PCIE_MMIO_SIZE or number & (number - 1):
+        raise ArgumentError("QEMU expects a power of two of 512 GiB or more for highmem-mmio-size")
+    return number
 
 
 SINCE: dict[str, Version] = {
@@ -133,6 +210,8 @@ def has_machine(qemu: Version, machine: Version) -> bool:
 # In what the versions of the machine type differ: the first that has it (virt_machine_<version>_options)
 PMU_SINCE: Version = (2, 7)
 ITS_SINCE: Version = (2, 8)
+KVM_STEAL_TIME_SINCE: Version = (5, 2)
+"""The region ``pvtime`` (no_kvm_steal_time)."""
 TCG_ITS_SINCE: Version = (6, 2)
 TCG_LPA2_SINCE: Version = (7, 0)
 """52 bits of physical address for TCG's CPU ``max``."""
@@ -142,6 +221,17 @@ HIGH_ECAM_SINCE: Version = (3, 0)
 """PCIe configuration space in high memory."""
 COMPACT_HIGHMEM_SINCE: Version = (7, 2)
 """A high region that is off takes no space."""
+
+
+def has_machine_type(qemu: Version, machine: str) -> bool | None:
+    """Whether QEMU of this version has the machine type of this name; None where upstream does not tell.
+
+    That is a distribution's type, and what a distribution keeps (or drops) its version does not say.
+    """
+    if machine == "virt":
+        return True
+    version = upstream_version(machine)
+    return None if version is None else has_machine(qemu, version)
 
 
 def since(first: Version, machine: Version | None) -> bool:
@@ -169,18 +259,19 @@ def high_memory(top: int, max_ipa_bits: int, properties: Properties, machine: Ve
     """
     limit = 1 << (max_ipa_bits if properties.highmem else 32)
     compact = _chosen(properties.compact_highmem, since(COMPACT_HIGHMEM_SINCE, machine))
-    base, highest, there = max(top, MEM_BASE + LEGACY_RAM_LIMIT), top - 1, []
-    for name, size, wanted in _high_regions(properties, machine):
-        region = MemoryRegion(name, round_up(base, size), size)
+    base, highest = max(top, MEM_BASE + LEGACY_RAM_LIMIT), top - 1
+    regions: list[MemoryRegion] = []
+    for name, length, wanted in _high_regions(properties, machine):
+        region = MemoryRegion(name, round_up(base, length), length)
         fits = region.end <= limit
         if wanted and fits:
-            there.append(region)
+            regions.append(region)
         elif compact:
             continue
         base = region.end
         if fits:
             highest = base - 1
-    return HighMemory(tuple(there), max(highest.bit_length(), 32))
+    return HighMemory(tuple(regions), max(highest.bit_length(), 32))
 
 
 def _high_regions(properties: Properties, machine: Version | None) -> Iterator[tuple[str, int, bool]]:
