@@ -57,9 +57,9 @@ def run(options: Namespace) -> int:
 
 def _migration() -> "dict[str, Any]":
     """What an arrival here can be judged by from afar; nothing where the kernel makes no guest for it."""
+    from vgicmgr.kvm.errors import KvmError
     from vgicmgr.migration.hostdocument import to_member
     from vgicmgr.migration.models import probe_models
-    from vgicmgr.kvm.errors import KvmError
     from vgicmgr.qemu.migration import installed, refusing_pmu_off
 
     try:

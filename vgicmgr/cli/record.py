@@ -64,8 +64,8 @@ def show(options: Namespace) -> int:
 
 def write(options: Namespace) -> int:
     """Write the record."""
-    from vgicmgr.migration.writer import write_record
     from vgicmgr.domain.connection import connect
+    from vgicmgr.migration.writer import write_record
 
     with connect(options.connect, read_only=False) as connection:
         done = write_record(connection, options.domain, force=options.force)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.domain import Domain
+from vgicmgr.guest.configuration import Region
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.machine import GIB, MEM_BASE, top_of_memory
 from vgicmgr.qemu.virt import HighMemory, MemoryRegion
-from vgicmgr.guest.configuration import Region
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vgicmgr.domain.domain import Domain
-from vgicmgr.qemu.arguments import cpu_argument, machine_argument
 from vgicmgr.guest.configuration import Decision, Region, VGICConfiguration
 from vgicmgr.guest.map import regions
 from vgicmgr.guest.resolve import Resolution
+from vgicmgr.qemu.arguments import Arguments, cpu_argument, machine_argument
+from vgicmgr.qemu.iommu import smmu_devices
 from vgicmgr.qemu.virt import HIGH_PCIE_MMIO_SIZE, Properties
 
 KIND = "vgicmgr vGIC configuration"
@@ -89,17 +90,13 @@ def qemu_arguments(resolution: Resolution) -> tuple[str, ...]:
         *(("-cpu", cpu_argument(cpu.model, cpu.properties)) if cpu and cpu.model else ()),
         *("-smp", f"{domain.current_vcpus},maxcpus={domain.vcpus}"),
         *("-m", memory),
-        *_smmuv3_devices(domain),
+        *_smmu_devices(domain, machine.arguments),
     )
 
 
-def _smmuv3_devices(domain: Domain) -> Iterator[str]:
-    """SMMUv3s that are devices, each for a PCI bus (libvirt, qemuBuildPCINestedSmmuv3DevProps)."""
-    for iommu in domain.devices.iommus:
-        if iommu.model == "smmuv3" and iommu.pci_bus is not None:
-            accel = ",accel=on" if iommu.accel else ""
-            bus = "pcie.0" if iommu.pci_bus == 0 else f"pci.{iommu.pci_bus}"
-            yield from ("-device", f"arm-smmuv3,primary-bus={bus}{accel}")
+def _smmu_devices(domain: Domain, arguments: Arguments) -> Iterator[str]:
+    for smmu in smmu_devices(domain.devices.iommus, arguments):
+        yield from ("-device", f"arm-smmuv3,primary-bus={smmu.primary_bus}{',accel=on' if smmu.accel else ''}")
 
 
 def _switches(properties: Properties) -> list[tuple[str, str]]:
@@ -108,7 +105,7 @@ def _switches(properties: Properties) -> list[tuple[str, str]]:
         ("its", properties.its, None),
         ("virtualization", properties.virtualization, False),
         ("mte", properties.mte, False),
-        ("ras", properties.ras or None, None),
+        ("ras", properties.ras, False),
         ("highmem", properties.highmem, True),
         ("compact-highmem", properties.compact_highmem, None),
         ("highmem-redists", properties.highmem_redists, True),
@@ -120,6 +117,6 @@ def _switches(properties: Properties) -> list[tuple[str, str]]:
         options.append(("msi", properties.msi))
     if properties.highmem_mmio_size != HIGH_PCIE_MMIO_SIZE:
         options.append(("highmem-mmio-size", str(properties.highmem_mmio_size)))
-    if properties.iommu and properties.iommu != "none":
+    if properties.iommu:
         options.append(("iommu", properties.iommu))
     return options

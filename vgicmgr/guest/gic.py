@@ -9,7 +9,8 @@ from vgicmgr.domain.domain import Domain
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.machine import Machine
 from vgicmgr.guest.notes import Notes
-from vgicmgr.qemu.gic import gic_version, libvirt_gic_version
+from vgicmgr.qemu.arguments import ArgumentError
+from vgicmgr.qemu.gic import USERSPACE_GIC_VERSIONS, emulated_gic_versions, gic_version, libvirt_gic_version
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -37,7 +38,10 @@ def resolve_gic_version(
     wish = _wish(domain, machine, supported)
     if wish.version == "host" and not machine.kvm:
         raise notes.refuse("gic-version-unsupported", f"{wish.words} needs KVM", "set <gic version='2'/> or '3'")
-    version = gic_version(wish.version, supported, domain.vcpus)
+    try:
+        version = gic_version(wish.version, supported, domain.vcpus)
+    except ArgumentError as error:
+        raise notes.refuse("gic-version-unsupported", f"{wish.words}: {error.message}", "set <gic version='3'/>") from None
     newest = wish.version in ("host", "max")
     notes.decide(
         "GIC version", f"{version} ({wish.version}: the newest there is)" if newest else version or "none", wish.source
@@ -74,20 +78,17 @@ def _supported(machine: Machine, host: "HostFacts", ipa_bits: int) -> frozenset[
     if machine.in_kernel:
         return host.gic_versions(ipa_bits)
     if machine.kvm:
-        return frozenset((2,))
-    return frozenset((2, 3, 4)) if machine.properties.virtualization else frozenset((2, 3))
+        return USERSPACE_GIC_VERSIONS
+    return emulated_gic_versions(virtualization=machine.properties.virtualization)
 
 
 def _wish(domain: Domain, machine: Machine, supported: frozenset[int]) -> _Wish:
-    if machine.properties.gic_version:
-        version = machine.properties.gic_version
-        return _Wish(version, Source.ARGUMENT, f"gic-version={version[:20]} of <qemu:commandline>")
+    if version := dict(machine.arguments.machine).get("gic-version"):
+        return _Wish(version, Source.ARGUMENT, f"gic-version={version} of <qemu:commandline>")
     if domain.gic_version:
         return _Wish(domain.gic_version, Source.XML, f"<gic version='{domain.gic_version}'/>")
-    # libvirt writes a version into the XML where it knows one that this QEMU and kernel give; else QEMU chooses
-    if default := libvirt_gic_version("kvm" if machine.kvm else "qemu", supported):
-        return _Wish(default, Source.LIBVIRT, f"libvirt's default of a GICv{default}")
-    return _Wish("", Source.QEMU, "a GIC")
+    default = libvirt_gic_version("kvm" if machine.kvm else "qemu", supported)
+    return _Wish(default, Source.LIBVIRT, f"libvirt's default, a GICv{default},")
 
 
 def _refusal(

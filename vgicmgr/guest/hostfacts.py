@@ -2,8 +2,8 @@
 
 from vgicmgr.dataclass import dataclass
 from vgicmgr.errors import VgicmgrError
-from vgicmgr.kvm import vgic_v2
 from vgicmgr.guest.configuration import Source
+from vgicmgr.kvm import vgic_v2
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 

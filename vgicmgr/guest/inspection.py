@@ -6,14 +6,14 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.qemu.machine import machine_version
 from vgicmgr.guest.configuration import MSIController, VGICConfiguration
+from vgicmgr.qemu.machine import machine_version
 
 if TYPE_CHECKING:
+    from vgicmgr.guest.resolve import Resolution
     from vgicmgr.host.facts import HostFacts
     from vgicmgr.qemu.devicetree import GuestTree
     from vgicmgr.qemu.running import RunningMachine, Value
-    from vgicmgr.guest.resolve import Resolution
 
 
 class Basis(Enum):

@@ -8,9 +8,9 @@ from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.domain import Domain
 from vgicmgr.findings import Severity
 from vgicmgr.guest.configuration import Source
-from vgicmgr.guest.notes import Notes
+from vgicmgr.guest.notes import Notes, Refused
 from vgicmgr.qemu import virt
-from vgicmgr.qemu.arguments import ArgumentError, Arguments, read_arguments
+from vgicmgr.qemu.arguments import ArgumentError, Arguments, number, read_arguments, size
 from vgicmgr.qemu.machine import Version, machine_version
 from vgicmgr.qemu.virt import Properties
 
@@ -58,16 +58,10 @@ def resolve_machine(domain: Domain, host: "HostFacts", qemu: "QEMUFacts", notes:
     check_architecture(domain, notes)
     try:
         arguments = read_arguments(domain.qemu_arguments)
-        properties = virt.machine_properties(arguments)
+        properties = virt.machine_properties(arguments, virt.libvirt_machine(domain))
     except ArgumentError as error:
-        raise notes.refuse(
-            "qemu-argument", f"<qemu:commandline>: {error.message}", "correct or remove the argument"
-        ) from None
-    if domain.qemu_overrides:
-        notes.find(
-            "argument-not-judged",
-            "the domain changes QEMU by <qemu:override> or <qemu:capabilities>, which is not judged",
-        )
+        raise refuse_argument(error, notes) from None
+    _check_unread(domain, arguments, notes)
     kvm = _accelerator(domain, arguments, notes)
     machine_type = arguments.machine_type or domain.machine or _DEFAULT_TYPE
     version = _version(machine_type, qemu, notes)
@@ -75,13 +69,17 @@ def resolve_machine(domain: Domain, host: "HostFacts", qemu: "QEMUFacts", notes:
     notes.decide("accelerator", "KVM" if kvm else "TCG", Source.XML)
     if kvm and not host.asked:
         notes.decide("host", f"both GIC versions, a PMU, {host.ipa_bits} bits of IPA", Source.ASSUMED)
-    properties = _with_elements(domain, properties)
-    _check_properties(arguments, properties, qemu, notes)
-    in_kernel = kvm and _in_kernel(arguments, properties, host, notes)
+    _check_properties(arguments, qemu, notes)
+    in_kernel = kvm and _in_kernel(properties, host, notes)
     machine = Machine(machine_type, version, kvm, in_kernel, properties, arguments, qemu)
     if kvm:
         _check_kvm(domain, machine, host, notes)
     return machine
+
+
+def refuse_argument(error: ArgumentError, notes: Notes) -> Refused:
+    """What to raise for an argument that QEMU itself refuses."""
+    return notes.refuse("qemu-argument", f"<qemu:commandline>: {error.message}", "correct or remove the argument")
 
 
 def check_architecture(domain: Domain, notes: Notes) -> None:
@@ -101,44 +99,50 @@ def check_architecture(domain: Domain, notes: Notes) -> None:
         )
 
 
-def with_arguments(domain: Domain, arguments: Arguments) -> Domain:
-    """The domain with the vCPUs and the memory that its own ``-smp`` and ``-m`` set (system/vl.c merges them)."""
-    smp, memory = dict(arguments.smp), dict(arguments.memory)
-    vcpus = _count(smp.get("cpus")) or domain.current_vcpus
-    most = _count(smp.get("maxcpus")) or (vcpus if domain.vcpus == domain.current_vcpus else max(domain.vcpus, vcpus))
-    size = _count(memory.get("size")) or domain.memory
-    max_memory = _count(memory.get("maxmem")) or domain.max_memory
-    slots = _count(memory.get("slots")) or domain.memory_slots
-    if (vcpus, most, size, max_memory, slots) == (
-        domain.current_vcpus,
-        domain.vcpus,
-        domain.memory,
-        domain.max_memory,
-        domain.memory_slots,
-    ):
+def with_arguments(domain: Domain, arguments: Arguments, notes: Notes) -> Domain:
+    """The domain with the vCPUs and the memory that its own ``-smp`` and ``-m`` set; raises :class:`Refused`."""
+    if not arguments.smp and not arguments.memory:
         return domain
+    try:
+        counts = {name: number(name, value) for name, value in arguments.smp if name in ("cpus", "maxcpus")}
+        sizes = {name: size(name, value) for name, value in arguments.memory if name in ("size", "maxmem")}
+        slots = next((number(name, value) for name, value in arguments.memory if name == "slots"), domain.memory_slots)
+    except ArgumentError as error:
+        raise refuse_argument(error, notes) from None
+    vcpus = counts.get("cpus") or domain.current_vcpus
+    most = counts.get("maxcpus") or (vcpus if domain.vcpus == domain.current_vcpus else max(domain.vcpus, vcpus))
     return replace(
-        domain, current_vcpus=vcpus, vcpus=most, memory=size, max_memory=max_memory, memory_slots=slots
+        domain,
+        current_vcpus=vcpus,
+        vcpus=most,
+        memory=sizes.get("size") or domain.memory,
+        max_memory=sizes.get("maxmem") or domain.max_memory,
+        memory_slots=slots,
     )
 
 
-def _count(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= 20 else 0
+def _check_unread(domain: Domain, arguments: Arguments, notes: Notes) -> None:
+    unread = [*(["<qemu:override> or <qemu:capabilities>"] if domain.qemu_overrides else []), *arguments.unread]
+    if unread:
+        notes.find(
+            "argument-not-judged",
+            f"the domain changes QEMU by {', '.join(unread)[:200]}, which may change the guest in ways that are not judged",
+        )
 
 
 def _accelerator(domain: Domain, arguments: Arguments, notes: Notes) -> bool:
-    """Whether KVM accelerates the guest: libvirt says it by ``-accel``, beside which QEMU takes no other way."""
+    """Whether KVM accelerates the guest. libvirt says it by ``-accel``, beside which QEMU refuses ``-machine accel=``."""
     kvm = domain.virt_type == "kvm"
-    named = set(arguments.accelerators)
-    if named - {"kvm" if kvm else "tcg"}:
+    others = set(arguments.accelerators) - {"kvm" if kvm else "tcg"}
+    if others or arguments.machine_accelerator:
+        named = ", ".join(sorted({*arguments.accelerators, arguments.machine_accelerator} - {""}))[:40]
         notes.find(
             "accelerator-twice",
-            f"<domain type='{domain.virt_type}'> and <qemu:commandline> ({', '.join(sorted(named))[:40]}) each set the "
-            "accelerator: newer QEMU refuses two, older QEMU takes either",
+            f"<domain type='{domain.virt_type}'> and <qemu:commandline> ({named}) both set the accelerator: newer QEMU "
+            "refuses that, older QEMU takes either",
             f"set <domain type='{'kvm' if 'kvm' in named else 'qemu'}'> and remove the argument",
         )
-        return kvm or "kvm" in named
-    return kvm
+    return kvm or "kvm" in others
 
 
 def _version(machine_type: str, qemu: "QEMUFacts", notes: Notes) -> Version | None:
@@ -156,32 +160,16 @@ def _version(machine_type: str, qemu: "QEMUFacts", notes: Notes) -> Version | No
             f"the machine type '{machine_type[:40]}' is a distribution's own and taken for QEMU's newest 'virt'",
             "compare with the device tree of that QEMU ('-machine dumpdtb=FILE')",
         )
-    upstream = f"virt-{_dotted(version)}" if version else ""
-    if version and machine_type == upstream and qemu.version and not virt.has_machine(qemu.version, version):
+    if qemu.version and virt.has_machine_type(qemu.version, machine_type) is False:
         raise notes.refuse(
             "machine-unsupported",
-            f"QEMU {_dotted(qemu.version)} has no machine type {upstream}",
+            f"QEMU {_dotted(qemu.version)} has no machine type {machine_type}",
             "choose one that 'qemu-system-aarch64 -machine help' lists",
         )
     return version
 
 
-def _with_elements(domain: Domain, properties: Properties) -> Properties:
-    """What libvirt says in ``-machine`` for elements of the XML, as far as no argument says otherwise."""
-    if any(iommu.model == "smmuv3" and iommu.pci_bus is None for iommu in domain.devices.iommus):
-        properties = properties if properties.iommu else replace(properties, iommu="smmuv3")
-    if domain.devices.pcihole64 and properties.highmem_mmio_size == virt.HIGH_PCIE_MMIO_SIZE:
-        properties = replace(properties, highmem_mmio_size=domain.devices.pcihole64)
-    if domain.virtualization is not None and not properties.virtualization:
-        properties = replace(properties, virtualization=domain.virtualization)
-    if domain.ras is not None and properties.ras is None:
-        properties = replace(properties, ras=domain.ras)
-    if not properties.acpi:
-        properties = replace(properties, acpi="on" if domain.acpi else "off")
-    return properties
-
-
-def _check_properties(arguments: Arguments, properties: Properties, qemu: "QEMUFacts", notes: Notes) -> None:
+def _check_properties(arguments: Arguments, qemu: "QEMUFacts", notes: Notes) -> None:
     for name, _ in arguments.machine:
         since = virt.SINCE.get(name)
         if since and qemu.version and qemu.version < since:
@@ -191,43 +179,30 @@ def _check_properties(arguments: Arguments, properties: Properties, qemu: "QEMUF
                 f"(QEMU {_dotted(since)} and later have it)",
                 "remove it, or use a newer QEMU",
             )
-    size = properties.highmem_mmio_size
-    if size < virt.HIGH_PCIE_MMIO_SIZE or size & (size - 1):
-        raise notes.refuse(
-            "qemu-argument",
-            f"{size / virt.HIGH_PCIE_MMIO_SIZE * 512:g} GiB of high PCI MMIO space are asked for "
-            "(<pcihole64> or highmem-mmio-size), and QEMU takes a power of 2 of 512 GiB or more",
-            "set <pcihole64 unit='GiB'> to 512, 1024, 2048 …",
-        )
 
 
-def _in_kernel(arguments: Arguments, properties: Properties, host: "HostFacts", notes: Notes) -> bool:
+def _in_kernel(properties: Properties, host: "HostFacts", notes: Notes) -> bool:
     """Whether KVM makes the GIC; without one QEMU emulates a GICv2 where KVM can tell it of interrupts (arm_gic.c)."""
-    if arguments.kernel_irqchip == "split":
+    wish = properties.kernel_irqchip
+    if wish == "split":
         raise notes.refuse(
             "irqchip-userspace",
             "<qemu:commandline> sets kernel-irqchip=split, which QEMU does not support on Arm",
             "remove it",
         )
-    if arguments.kernel_irqchip != "off" and host.capability("KVM_CAP_IRQCHIP"):
+    if wish != "off" and host.capability("KVM_CAP_IRQCHIP"):
         return True
-    if arguments.kernel_irqchip == "on":
-        raise notes.refuse(
-            "irqchip-userspace",
-            f"<qemu:commandline> sets kernel-irqchip=on, but KVM on {host.name} makes no GIC (KVM_CAP_IRQCHIP is 0)",
-            "remove it",
-        )
     if not host.capability("KVM_CAP_ARM_USER_IRQ"):
         raise notes.refuse(
             "irqchip-userspace",
             f"the guest gets no GIC from KVM on {host.name}, and QEMU cannot emulate one: KVM_CAP_ARM_USER_IRQ is 0",
             "boot Linux 4.12 or newer",
         )
-    why = "<qemu:commandline> sets kernel-irqchip=off" if arguments.kernel_irqchip else f"KVM on {host.name} makes no GIC"
+    why = "<qemu:commandline> sets kernel-irqchip=off" if wish == "off" else f"KVM on {host.name} makes no GIC"
     notes.find(
         "emulated-gic",
         f"{why}: QEMU emulates a GICv2, and each interrupt costs an exit to user space",
-        "remove kernel-irqchip=off" if arguments.kernel_irqchip else "see 'dmesg | grep -i gic' for what KVM lacks",
+        "remove kernel-irqchip=off" if wish == "off" else "see 'dmesg | grep -i gic' for what KVM lacks",
     )
     return False
 

@@ -4,10 +4,10 @@ import tomllib
 from typing import Any
 
 from vgicmgr.errors import VgicmgrError
-from vgicmgr.qemu import virt
-from vgicmgr.qemu.virt import MemoryRegion
 from vgicmgr.guest.addressmap import AddressMap
 from vgicmgr.guest.configuration import Region
+from vgicmgr.qemu import virt
+from vgicmgr.qemu.virt import MemoryRegion
 
 
 class AddressMapError(VgicmgrError):

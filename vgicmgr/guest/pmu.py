@@ -9,6 +9,7 @@ from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.machine import Machine
 from vgicmgr.guest.notes import Notes
 from vgicmgr.qemu import virt
+from vgicmgr.qemu.cpu import takes_pmu_off
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from vgicmgr.qemu.cpu import CPU
 
 SUBJECT = "PMU interrupt"
-_OFF_FAILS_SINCE = (10, 0)
-"""QEMU 7.2 takes ``pmu=off`` where KVM has no PMU; 10.0 has no such property of its CPU there."""
-_OFF_WORKS_UNTIL = (7, 2)
 
 
 def resolve_pmu(cpu: "CPU", machine: Machine, host: "HostFacts", address_map: AddressMap, notes: Notes) -> int | None:
@@ -85,21 +83,22 @@ def _with(cpu: "CPU", address_map: AddressMap, source: Source, notes: Notes) -> 
 
 
 def _without(cpu: "CPU", machine: Machine, host: "HostFacts", notes: Notes) -> None:
-    """KVM has no PMU for guests: QEMU then has no property to turn it on by, nor, since 10.0, off."""
+    """KVM has no PMU for guests: QEMU then has no property to turn it on by, nor, since 9.1, off."""
+    takes = takes_pmu_off(machine.qemu_version) if cpu.host_cpu else True
     if cpu.get("pmu") is not None and cpu.on("pmu"):
         _find_unsupported(host, notes)
-    elif cpu.get("pmu") is not None and machine.qemu_since(_OFF_FAILS_SINCE):
+    elif cpu.get("pmu") is not None and takes is False:
         notes.find(
             "pmu-unsupported",
             f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), and "
             f"there QEMU {'.'.join(map(str, machine.qemu_version or ()))} has no property pmu to switch off",
             _NO_ELEMENT,
         )
-    elif cpu.get("pmu") is not None and not (machine.qemu_version and machine.qemu_version <= _OFF_WORKS_UNTIL):
+    elif cpu.get("pmu") is not None and takes is None:
         notes.find(
             "pmu-off",
             f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), and "
-            "there QEMU 10.0 and later have no property pmu to switch off",
+            "there QEMU 9.1 and later have no property pmu to switch off",
             _NO_ELEMENT,
         )
     notes.decide("PMU", "none", host_source(host))

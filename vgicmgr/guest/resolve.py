@@ -16,7 +16,7 @@ from vgicmgr.guest.addressmap import AddressMap
 from vgicmgr.guest.configuration import Decision, Region, Source, VGICConfiguration
 from vgicmgr.guest.notes import Notes, Refused
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-from vgicmgr.qemu.arguments import Arguments
+from vgicmgr.qemu.arguments import ArgumentError, Arguments
 from vgicmgr.qemu.cpu import CPU
 from vgicmgr.qemu.gic import MSIController
 from vgicmgr.qemu.virt import Properties
@@ -76,6 +76,9 @@ def resolve(
             _by_map(draft, host, address_map, wished, notes)
     except Refused:
         draft.configuration = None
+    except ArgumentError as error:  # a CPU's or a device's property
+        machine.refuse_argument(error, notes)
+        draft.configuration = None
     if any(found.severity is Severity.ERROR for found in notes.findings):
         draft.configuration = None
     return draft.resolution(notes, host_asked=host.asked)
@@ -109,7 +112,7 @@ class _Draft:
 def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes, notes: Notes) -> None:
     """QEMU's ``virt`` machine (hw/arm/virt.c, machvirt_init)."""
     made = draft.machine = machine.resolve_machine(draft.domain, host, qemu, notes)
-    domain = draft.domain = machine.with_arguments(draft.domain, made.arguments)
+    domain = draft.domain = machine.with_arguments(draft.domain, made.arguments, notes)
     cpu = draft.cpu = cpus.resolve_cpu(domain, made, host, notes)
     placed = memory.resolve_memory(domain, made, cpu, host, notes)
     ipa_bits = _vm_ipa_bits(placed, host) if made.kvm else placed.ipa_bits
@@ -159,7 +162,7 @@ def _by_map(draft: _Draft, host: "HostFacts", placed: AddressMap, wished: Wishes
     msi.check_its(granted.msi, host, ipa_bits, notes)
     intid = pmu.resolve_pmu_by_map(cpu, host, placed, notes)
     intid = wishes.grant_pmu(wished, intid, domain.vcpus, placed, notes)
-    features = cpus.resolve_features_of_cpu(cpu, host, pmu=intid is not None, el2=False, notes=notes)
+    features = cpus.resolve_features_of_cpu(cpu, None, host, pmu=intid is not None, el2=False, notes=notes)
     draft.configuration = _configuration(
         domain, domain.machine, version, granted.msi, placed, regions, intid, features, ipa_bits, notes
     )

@@ -5,7 +5,7 @@ A wish changes what the machine would have by itself; where nothing can, that is
 
 from itertools import pairwise
 
-from vgicmgr.dataclass import dataclass, replace
+from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.metadata import Unsatisfied, Wishes
 from vgicmgr.findings import Severity
 from vgicmgr.guest.addressmap import AddressMap

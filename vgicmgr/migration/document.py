@@ -5,10 +5,10 @@ Registers and register-like numbers are hexadecimal strings, since JSON readers 
 
 from typing import Any
 
-from vgicmgr.migration.record import ABIRecord
 from vgicmgr.errors import RecordError
 from vgicmgr.kvm.idregs import decode
 from vgicmgr.kvm.registers import register_id, register_name
+from vgicmgr.migration.record import ABIRecord
 
 KIND = "vgicmgr ABI record"
 VERSION = 1

@@ -7,8 +7,6 @@ fields' names and the values each takes besides its own.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vgicmgr.migration.models import Model, Register
-from vgicmgr.migration.refusal import Refusal, register_layout
 from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.errors import VgicmgrError
@@ -16,6 +14,8 @@ from vgicmgr.host.capabilities import with_iidr_revision
 from vgicmgr.host.document import KIND, VERSION
 from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.registers import register_id, register_name
+from vgicmgr.migration.models import Model, Register
+from vgicmgr.migration.refusal import Refusal, register_layout
 from vgicmgr.qemu.cpu import CPU, has_steal_time, sve_wishes, vcpu_features, vector_lengths
 from vgicmgr.qemu.migration import Rules
 

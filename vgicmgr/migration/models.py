@@ -8,14 +8,14 @@ so, which is why the hook on the host itself has the last word.
 from collections.abc import Callable, Iterable
 from itertools import product
 
-from vgicmgr.migration.refusal import register_layout
-from vgicmgr.migration.scratch import made
 from vgicmgr.dataclass import dataclass
 from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.registers import PMCR_EL0
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU, register_size
+from vgicmgr.migration.refusal import register_layout
+from vgicmgr.migration.scratch import made
 from vgicmgr.qemu.cpu import CPU, vcpu_features
 
 
