@@ -7,7 +7,7 @@ from vgicmgr.dataclass import replace
 from tests.fakes.registers import Register, core_registers
 from vgicmgr.kvm.registers import register_id
 
-_FIXED = [
+_FIXED = (
     "KVM_CAP_MP_STATE",
     "KVM_CAP_IRQFD",
     "KVM_CAP_VCPU_EVENTS",
@@ -27,7 +27,7 @@ _FIXED = [
     "KVM_CAP_ARM_SYSTEM_SUSPEND",
     "KVM_CAP_COUNTER_OFFSET",
     "KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES",
-]
+)
 
 
 @dataclass(frozen=True)

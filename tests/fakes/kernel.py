@@ -2,7 +2,7 @@
 
 ``tests/unit/test_fake_kernel.py`` holds it against ``tests/lab/kernel_rules.py``, as the lab does with real kernels.
 
-    kernel = FakeKernel(NEOVERSE_N1)
+    kernel = FakeKernel(NEOVERSE_N1)                # tests.fakes.hosts has the kinds of hosts
     with installed(monkeypatch, kernel):
         ...                                     # System() is the fake now
     assert kernel.vms_made == 1
@@ -77,8 +77,8 @@ Argument = int | bytearray
 class FakeKernel:
     """A host's kernel of some :class:`~tests.fakes.hosts.HostKind`.
 
-    ``refuse``: by ioctl's name and the how manieth call of it (from 1), the errno to refuse it with, or an exception to
-    raise (KeyboardInterrupt: a signal). ``clock`` is in nanoseconds and drives the counters.
+    ``refuse``: by an ioctl's name and which call of it (1 is the first), the errno to refuse it with, or an exception
+    to raise (KeyboardInterrupt: a signal). ``clock`` is in nanoseconds and drives the counters.
 
     ``requests`` counts ioctls by name, refused ones too; KVM_CREATE_DEVICE with KVM_CREATE_DEVICE_TEST, which makes
     nothing, counts as KVM_CREATE_DEVICE_TEST. ``written`` are register ids and values in the order of KVM_SET_ONE_REG.
@@ -458,6 +458,8 @@ class VMTarget(AttributeTarget):
         buffer[:] = uapi.kvm_create_device.layout.pack(kind, self.kernel.new_descriptor(device), 0)
 
     def _supported(self, buffer: bytearray) -> int:
+        if not self.kernel.check_extension(uapi.KVM_CAP_DEVICE_CTRL):  # before Linux 3.10
+            raise refusal(self.unknown)
         kind: int = uapi.kvm_create_device.layout.unpack(buffer)[0]
         versions = self.host.gic_versions
         there = {V2: 2 in versions, V3: 3 in versions, V5: 5 in versions, ITS: self.host.its, VFIO: True}

@@ -1,6 +1,7 @@
 """The fake kernel that unit tests share keeps to the rules that real kernels are held against."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from vgicmgr.dataclass import replace
@@ -19,6 +20,7 @@ from tests.fakes.hosts import (
 )
 from tests.fakes.kernel import FakeKernel, install, installed
 from tests.fakes.registers import Register, Workaround2, id_register
+from tests.lab import rehearsals
 from tests.lab.kernel_rules import GICV2, GICV3, RULES, Rule, answer
 from vgicmgr.kvm import its, uapi, vcpu, vgic_v3
 from vgicmgr.kvm.errors import KvmError
@@ -47,6 +49,19 @@ def test_each_misuse_is_answered_as_by_a_real_kernel(world: str, rule: Rule, mon
     with installed(monkeypatch, FakeKernel(HOST_OF[world])) as kernel, System() as system:
         given = answer(rule, system)
     assert errno.errorcode.get(given, "accepted") == errno.errorcode.get(rule.errno, "accepted")
+    assert kernel.open_descriptors() == []
+
+
+@pytest.mark.parametrize(("version", "host"), [(3, SVE_HOST), (2, GICV2_HOST)])
+def test_configurations_good_and_bad_are_taken_as_by_a_real_kernel(
+    version: int, host: HostKind, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the lab rehearses on real kernels, with all their vCPUs and with those that stand for all."""
+    kernel = install(monkeypatch, FakeKernel(host))
+    rehearsals.main(str(version))
+    outcomes = json.loads(capsys.readouterr().out)
+    assert {name: answers for name, answers in outcomes.items() if answers[0] != answers[1]} == {}
+    assert {name for name, (error, _) in outcomes.items() if error} == set(rehearsals.REFUSED[version])
     assert kernel.open_descriptors() == []
 
 

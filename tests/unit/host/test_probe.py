@@ -1,4 +1,4 @@
-"""What check-host asks a kernel, over fakes of several kinds; real kernels answer in ``tests/lab/test_check_host.py``."""
+"""What check-host asks of kernels, over fakes of several kinds; real ones are in ``tests/lab/test_check_host.py``."""
 
 from vgicmgr.dataclass import replace
 
