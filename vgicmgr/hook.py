@@ -221,11 +221,9 @@ def _judge_start(domain: Domain) -> Verdict:
 
 
 def _judge_arrival(domain: Domain) -> Verdict:
-    from vgicmgr.host.kernel import Kernel
-    from vgicmgr.migration.arrival import check_arrival
+    from vgicmgr.migration.arrival import judge_incoming
 
-    with Kernel() as host:
-        return check_arrival(domain, host)
+    return judge_incoming(domain)
 
 
 if __name__ == "__main__":

@@ -86,15 +86,13 @@ def verify(options: Namespace) -> int:
     """Judge an arrival on this host, as the hook does."""
     from vgicmgr.domain.connection import connect
     from vgicmgr.domain.xml import read_domain
-    from vgicmgr.host.kernel import Kernel
-    from vgicmgr.migration.arrival import check_arrival
+    from vgicmgr.migration.arrival import judge_incoming
 
     with connect(options.connect) as connection:
         domain = read_domain(connection.running_xml(options.domain))
     if domain.record is None:
         raise _no_record()
-    with Kernel() as host:
-        verdict = check_arrival(domain, host)
+    verdict = judge_incoming(domain)
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
     print(f"{options.domain}: {'could' if verdict.ok else 'could not'} arrive on this host")

@@ -100,10 +100,10 @@ class Connection:
             return None
         return number // 1_000_000, number // 1_000 % 1_000
 
-    def versions(self) -> tuple[str, str]:
-        """QEMU's and libvirt's versions, as ``10.0.2``; raises :class:`LibvirtError`."""
-        with refusals("libvirt's and QEMU's versions"):
-            return _dotted(self._raw.getVersion()), _dotted(self._raw.getLibVersion())
+    def libvirt_version(self) -> str:
+        """libvirt's version, as ``11.3.0``; raises :class:`LibvirtError`."""
+        with refusals("libvirt's version"):
+            return _dotted(self._raw.getLibVersion())
 
     def _domain(self, name: str) -> Any:
         import libvirt

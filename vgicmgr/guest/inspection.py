@@ -6,7 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.guest.configuration import MSIController, VGICConfiguration
+from vgicmgr.guest.configuration import VGICConfiguration
+from vgicmgr.qemu.gic import MSIController
 from vgicmgr.qemu.machine import machine_version
 
 if TYPE_CHECKING:

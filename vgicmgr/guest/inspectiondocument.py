@@ -68,7 +68,7 @@ def to_document(inspection: Inspection) -> dict[str, Any]:
     return {
         "document": KIND,
         "version": VERSION,
-        "domain": inspection.resolution.settings.name if inspection.basis is Basis.DOMAIN_XML else None,
+        "domain": inspection.resolution.domain.name if inspection.basis is Basis.DOMAIN_XML else None,
         "monitor": running.monitor,
         "same": inspection.same,
         "compared_with": inspection.basis.value,

@@ -9,10 +9,11 @@ registers, and what comes after the machine is made.
 from collections.abc import Iterable, Iterator
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.guest.configuration import MSIController, VGICConfiguration
+from vgicmgr.guest.configuration import VGICConfiguration
 from vgicmgr.kvm import its, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.qemu.gic import MSIController
 from vgicmgr.qemu.virt import MAINTENANCE_INTID
 
 

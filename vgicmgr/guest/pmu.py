@@ -32,7 +32,9 @@ def resolve_pmu(cpu: "CPU", machine: Machine, host: "HostFacts", address_map: Ad
         notes.decide("PMU", "none", Source.MACHINE)
         return None
     if machine.kvm and not host.capability("KVM_CAP_ARM_PMU_V3"):
-        return _without(cpu, machine, host, notes)
+        _check_without(cpu, machine, host, notes)
+        notes.decide("PMU", "none", host_source(host))
+        return None
     if not cpu.on("pmu"):
         notes.decide("PMU", "none", Source.XML)
         return None
@@ -82,7 +84,7 @@ def _with(cpu: "CPU", address_map: AddressMap, source: Source, notes: Notes) -> 
     return address_map.pmu_intid
 
 
-def _without(cpu: "CPU", machine: Machine, host: "HostFacts", notes: Notes) -> None:
+def _check_without(cpu: "CPU", machine: Machine, host: "HostFacts", notes: Notes) -> None:
     """KVM has no PMU for guests: QEMU then has no property to turn it on by, nor, since 9.1, off."""
     takes = takes_pmu_off(machine.qemu_version) if cpu.host_cpu else True
     if cpu.get("pmu") is not None and cpu.on("pmu"):
@@ -101,7 +103,6 @@ def _without(cpu: "CPU", machine: Machine, host: "HostFacts", notes: Notes) -> N
             "there QEMU 9.1 and later have no property pmu to switch off",
             _NO_ELEMENT,
         )
-    notes.decide("PMU", "none", host_source(host))
 
 
 _NO_ELEMENT = "remove <pmu> from <features>: the guest has no PMU there"

@@ -12,13 +12,14 @@ from vgicmgr.findings import Finding, Severity, Verdict, finding
 from vgicmgr.guest.devices import host_devices
 from vgicmgr.guest.memory import high_memory
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.record import ABIRecord, as_migrated
 from vgicmgr.qemu.migration import Comparison, compare_lists
-from vgicmgr.qemu.program import Rules
+from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -53,6 +54,14 @@ def check_arrival(domain: Domain, host: "HostFacts") -> Verdict:
             ),
         )
     return judge_arrival(domain, record, host)
+
+
+def judge_incoming(domain: Domain) -> Verdict:
+    """As :func:`check_arrival`, on this host."""
+    if not domain.needs_gic:
+        return Verdict()
+    with Kernel() as host:
+        return check_arrival(domain, host)
 
 
 def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdict:
@@ -123,7 +132,7 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if comparison.fragile:
         yield finding(
             "qemu-quirk",
-            f"this kernel has no {_names(comparison.fragile)}, which the guest brings along; QEMU reports that and goes on, "
+            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and goes on, "
             "since of such registers it heeds the last one only, which a later QEMU may mend",
             "use a host that has them, or boot the guest anew here",
         )

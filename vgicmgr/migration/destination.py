@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from vgicmgr.guest.resolve import Resolution
 from vgicmgr.guest.scratch import ScratchVM
 from vgicmgr.guest.start import scratch_vm
+from vgicmgr.errors import CannotTell
+from vgicmgr.host.documented import DocumentedHost
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import its, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
@@ -84,13 +86,12 @@ def open_destination(
     elif isinstance(host, Kernel):
         with scratch_vm(configuration, host, register_list=True) as scratch:
             yield (None, scratch.findings) if scratch.error else (ScratchDestination(scratch, configuration), ())
+    elif isinstance(host, DocumentedHost):
+        version = configuration.gic_version if configuration.in_kernel else 0
+        its_there = configuration.its is not None
+        yield host.destination(configuration.features, configuration.target, version, its_there), ()
     else:
-        yield host.destination(configuration.features, configuration.target, _gic_of(configuration)), ()
-
-
-def _gic_of(configuration: "VGICConfiguration") -> tuple[int, bool]:
-    """Version of the kernel's GIC (0: QEMU emulates it), and whether there is an ITS."""
-    return (configuration.gic_version if configuration.in_kernel else 0), configuration.its is not None
+        raise CannotTell("an arrival is judged by a host's kernel or its document, not by an assumed host")
 
 
 class ScratchDestination:
@@ -104,15 +105,14 @@ class ScratchDestination:
         """Read all; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
         self._scratch = scratch
         self._vcpu = scratch.vcpu(0)
-        self._module = vgic_v2 if configuration.gic_version == 2 else vgic_v3
-        self._in_kernel = configuration.in_kernel
-        self._gic = scratch.device(self._module.DEVICE_TYPE) if configuration.in_kernel else None
+        gicv2 = configuration.gic_version == 2
+        device = vgic_v2.DEVICE_TYPE if gicv2 else vgic_v3.DEVICE_TYPE
+        self._iidr = _GICV2_IIDR if gicv2 else _GICV3_IIDR
+        self._gic = scratch.device(device) if configuration.in_kernel else None
         self._its = scratch.device(its.DEVICE_TYPE) if configuration.its and configuration.in_kernel else None
         self._values = {number: self._vcpu.get_register(number) for number in scratch.register_list}
         self._gicd_iidr = self._gic.get_attribute(self._iidr) if self._gic else 0
-        self._icc_ctlr_el1 = (
-            self._gic.get_attribute(_ICC_CTLR_EL1) if self._gic and self._module is vgic_v3 else None
-        )
+        self._icc_ctlr_el1 = self._gic.get_attribute(_ICC_CTLR_EL1) if self._gic and not gicv2 else None
         self._gits_iidr = self._its.get_attribute(_GITS_IIDR) if self._its else None
         self._gits_typer = self._its.get_attribute(its.register(its.GITS_TYPER)) if self._its else None
 
@@ -196,11 +196,9 @@ class ScratchDestination:
         self._write(number, before)
         return Refusal(number, before, value, tuple(fields), error.errno_name)
 
-    @property
-    def _iidr(self) -> Attribute:
-        return self._module.distributor_register(self._module.GICD_IIDR)
 
-
+_GICV2_IIDR = vgic_v2.distributor_register(vgic_v2.GICD_IIDR)
+_GICV3_IIDR = vgic_v3.distributor_register(vgic_v3.GICD_IIDR)
 _ICC_CTLR_EL1 = vgic_v3.cpu_interface_register(vgic_v3.ICC_CTLR_EL1)
 _GITS_IIDR = its.register(its.GITS_IIDR)
 

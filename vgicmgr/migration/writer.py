@@ -13,7 +13,7 @@ from vgicmgr.domain.connection import SYSTEM, Connection, connect, refusals
 from vgicmgr.domain.domain import Domain, RecordElement
 from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import RecordError, VgicmgrError
-from vgicmgr.findings import Verdict
+from vgicmgr.findings import Severity
 from vgicmgr.guest.resolve import resolve
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.migration.destination import open_destination
@@ -40,7 +40,7 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
     with open_destination(resolution, host) as (destination, refusals):
         configuration = resolution.configuration
         if destination is None or configuration is None:
-            errors = Verdict((*resolution.findings, *refusals)).errors
+            errors = [found for found in (*resolution.findings, *refusals) if found.severity is Severity.ERROR]
             raise RecordError(f"no record can be taken: {'; '.join(found.evidence for found in errors)}")
         return ABIRecord(
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

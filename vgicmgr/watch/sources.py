@@ -14,7 +14,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.domain import Domain
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import CannotTell, VgicmgrError
 from vgicmgr.findings import Verdict
 from vgicmgr.policy import read_policy
@@ -159,10 +160,10 @@ def journal(events: Events) -> Iterator[bool]:
 def judge_anew(guest: str, xml: bytes, operation: str) -> Decision | None:
     """What the hook would decide; None about a guest that it has nothing to decide of."""
     try:
-        settings = read_domain(xml)
-        if not settings.needs_gic:
+        domain = read_domain(xml)
+        if not domain.needs_gic:
             return None
-        decided = read_policy().decide(_judge(xml, settings, operation))
+        decided = read_policy().decide(_judge(domain, operation))
     except VgicmgrError as error:
         return Decision(time.time(), guest, operation, "not-judged", (), str(error), anew=True)
     findings = decided.refused or decided.warned
@@ -171,14 +172,14 @@ def judge_anew(guest: str, xml: bytes, operation: str) -> Decision | None:
     return Decision(time.time(), guest, operation, word, names, "; ".join(map(str, findings)), anew=True)
 
 
-def _judge(xml: bytes, settings: Any, operation: str) -> Verdict:
+def _judge(domain: Domain, operation: str) -> Verdict:
     if operation == "prepare":
         from vgicmgr.guest.start import judge_start
 
-        return judge_start(settings)
+        return judge_start(domain)
     from vgicmgr.migration.arrival import judge_incoming
 
-    return judge_incoming(xml, settings)
+    return judge_incoming(domain)
 
 
 def _start(run: Any) -> threading.Thread:
