@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from vgicmgr.migration.incoming import read_incoming
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.migration.refusal import Refusal
+from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.migration.scratch import scratch
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.errors import RecordError

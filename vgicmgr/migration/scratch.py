@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.migration.refusal import Refusal, register_layout
+from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.settings import DomainSettings
 from vgicmgr.kvm import its, uapi, vcpu, vgic_v2, vgic_v3
