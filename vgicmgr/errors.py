@@ -8,6 +8,7 @@
      ├── DomainXMLError        a domain XML that cannot be read
      ├── PolicyError           a policy file that cannot be read
      ├── RecordError           an ABI record that cannot be read, or not be written
+     ├── HostDocumentError     a host capabilities document that cannot be read, or says too little
      ├── domain.LibvirtError   libvirt refused (vgicmgr.domain.connection)
      ├── HookInstallError      the hook cannot be put in place or taken away
      └── kvm.KvmError          an ioctl refused by the kernel (vgicmgr.kvm.errors)
@@ -50,3 +51,7 @@ class HookInstallError(VgicmgrError):
 
 class RecordError(VgicmgrError):
     """A guest's ABI record is damaged, from a newer version or made up; or it cannot be written."""
+
+
+class HostDocumentError(VgicmgrError):
+    """A host capabilities document cannot be read, or does not say what is asked of it."""

@@ -57,13 +57,13 @@ def run(options: Namespace) -> int:
 
 def _migration() -> "dict[str, Any]":
     """What an arrival here can be judged by from afar; nothing where the kernel makes no guest for it."""
+    from vgicmgr.host.document import migration_member
+    from vgicmgr.host.models import probe_models
+    from vgicmgr.host.qemu import programs
     from vgicmgr.kvm.errors import KvmError
-    from vgicmgr.migration.hostdocument import to_member
-    from vgicmgr.migration.models import probe_models
-    from vgicmgr.qemu.migration import installed, refusing_pmu_off
 
     try:
-        return {"migration": to_member(probe_models(), installed(), refusing_pmu_off())}
+        return {"migration": migration_member(probe_models(), programs())}
     except KvmError:
         return {}
 

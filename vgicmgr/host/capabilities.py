@@ -21,12 +21,13 @@ class CoreType:
 
 @dataclass(frozen=True)
 class Machine:
-    """The host below KVM: architecture and kernel release as ``uname`` has them, page size in bytes, core types."""
+    """The host below KVM: architecture, kernel release and name by ``uname``, page size in bytes, core types."""
 
     architecture: str
     kernel: str
     page_size: int
     core_types: tuple[CoreType, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class KernelLog:
 
     ``mode`` is ``VHE``, ``nVHE``, ``hVHE``, or one of the latter two after ``protected``; ``gicv4`` says whether direct
     injection of LPIs is on (kvm-arm.vgic_v4_enable), ``gicv4_version`` is ``4`` or ``4.1`` where the host's GIC has it.
+    ``counter_frequency`` is the generic timer's, in Hz.
     """
 
     mode: str | None = None
     gicv4: bool | None = None
     gicv4_version: str | None = None
+    counter_frequency: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,10 @@ class VCPU:
     """How many of these QEMU puts into its migration stream as a list: all but core and SVE registers."""
 
 
+TARGETS = ("KVM_ARM_TARGET_CORTEX_A53", "KVM_ARM_TARGET_CORTEX_A57")
+"""Those that QEMU asks for by a CPU model of their own; KVM_ARM_TARGET_GENERIC_V8 is taken everywhere."""
+
+
 @dataclass(frozen=True)
 class HostCapabilities:
     """What one host's kernel can do; ``capabilities`` are the answers to KVM_CHECK_EXTENSION by name."""
@@ -147,6 +154,10 @@ class HostCapabilities:
     its: ITS | None = None
     pmu: PMU | None = None
     vcpu: VCPU | None = None
+    targets: tuple[str, ...] | None = None
+    """Of :data:`TARGETS`, those with which a vCPU can be made; None where nobody has tried."""
+    counter_frequency: int | None = None
+    """Of the counter that a guest reads, in Hz; None where nobody has measured it."""
     unanswered: tuple[str, ...] = ()
     """What the kernel says it has, yet refused to give or tell; one sentence each."""
     qemu: "Emulators | None" = None

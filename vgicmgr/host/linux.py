@@ -16,7 +16,7 @@ _RECORDS = 20000
 def read_machine() -> Machine:
     """The host below KVM."""
     names = os.uname()
-    return Machine(names.machine, names.release, os.sysconf("SC_PAGE_SIZE"), read_core_types())
+    return Machine(names.machine, names.release, os.sysconf("SC_PAGE_SIZE"), read_core_types(), names.nodename)
 
 
 def read_core_types(cpus: str = _CPUS) -> tuple[CoreType, ...]:
@@ -39,7 +39,7 @@ def read_core_types(cpus: str = _CPUS) -> tuple[CoreType, ...]:
 
 
 def read_kernel_log(path: str = _KERNEL_LOG) -> KernelLog:
-    """KVM's lines at its start, in the kernel log; nothing where this user may not read it."""
+    """KVM's lines at its start and the timer's, in the kernel log; nothing where this user may not read it."""
     lines = []
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -56,7 +56,7 @@ def read_kernel_log(path: str = _KERNEL_LOG) -> KernelLog:
             if not record:
                 break
             text = record.partition(b";")[2].decode(errors="replace")
-            if text.startswith("kvm ["):
+            if text.startswith(("kvm [", "arch_timer: ")):
                 lines.append(text)
                 if "mode initialized successfully" in text:  # the last line of KVM's start
                     break
@@ -70,16 +70,27 @@ _MODE = re.compile(
 )
 _GICV4 = re.compile(r"^kvm \[\d+\]: GICv(?P<version>4(?:\.1)?) support (?P<state>enabled|disabled)", re.MULTILINE)
 
+_COUNTER = re.compile(
+    r"^arch_timer: cp15(?: and mmio)? timer(?:\(s\))? running at (?P<mhz>\d{1,5})\.(?P<hundredths>\d\d)MHz",
+    re.MULTILINE | re.ASCII,
+)
+
 
 def parse_kernel_log(text: str) -> KernelLog:
-    """KVM's mode and GICv4 setting from its lines (arch/arm64/kvm/arm.c, vgic/vgic-v3.c of Linux 6.1 to 7.2)."""
+    """KVM's mode and GICv4 setting, and the counter's frequency.
+
+    Their lines are of arch/arm64/kvm/arm.c, vgic/vgic-v3.c and drivers/clocksource/arm_arch_timer.c
+    (arch_timer_banner), Linux 6.1 to 7.2.
+    """
     mode = None
     if found := _MODE.search(text):
         kind = "nVHE" if found["kind"] == "Hyp" else found["kind"]  # "Hyp mode" until Linux 6.4
         mode = f"protected {kind}" if found["prefix"] == "Protected " else kind
     gicv4 = _GICV4.search(text)
+    counter = _COUNTER.search(text)
     return KernelLog(
         mode,
         gicv4["state"] == "enabled" if gicv4 else (False if mode else None),
         gicv4["version"] if gicv4 else None,
+        (int(counter["mhz"]) * 100 + int(counter["hundredths"])) * 10_000 if counter else None,
     )

@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
     from vgicmgr.host.capabilities import HostCapabilities
+    from vgicmgr.host.facts import QEMUFacts
 
 MODULES = ("/usr/lib/aarch64-linux-gnu/qemu", "/usr/lib64/qemu-kvm", "/usr/lib64/qemu", "/usr/lib/qemu")
 """The directories of QEMU's modules (QEMU_MODDIR), by distribution: with them, what QEMU can do changes, too."""
@@ -71,6 +72,13 @@ def installed(paths: Sequence[str] = EMULATORS) -> tuple[str, ...]:
             file = os.stat(path)  # noqa: PTH116 (pathlib is slow to start)
             found.setdefault((file.st_dev, file.st_ino), path)
     return tuple(found.values())
+
+
+def programs(paths: Sequence[str] = EMULATORS) -> "dict[str, QEMUFacts]":
+    """The QEMUs that are at these paths, by their program files: under each of several names of one file."""
+    from vgicmgr.qemu.program import InstalledQEMU
+
+    return {path: InstalledQEMU(path) for path in paths if os.path.exists(path)}  # noqa: PTH110
 
 
 def cache_key(host: "HostCapabilities", paths: Sequence[str]) -> Key:

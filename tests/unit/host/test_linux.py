@@ -62,3 +62,19 @@ def test_core_types_are_gathered_by_midr(tmp_path: Path) -> None:
         identification.mkdir(parents=True)
         (identification / "midr_el1").write_text(f"{midr}\n")
     assert read_core_types(str(tmp_path)) == (CoreType(0x410FD034, (0, 1)), CoreType(0x410FD082, (2,)))
+
+
+@pytest.mark.parametrize(
+    ("line", "hertz"),
+    [
+        ("arch_timer: cp15 timer running at 62.50MHz (virt).", 62_500_000),
+        ("arch_timer: cp15 timer(s) running at 24.00MHz (phys).", 24_000_000),
+        ("arch_timer: cp15 and mmio timer(s) running at 1000.00MHz (virt/virt).", 1_000_000_000),
+        ("arch_timer: mmio timer(s) running at 62.50MHz (phys).", None),
+        ("arch_timer: cp15 timer running at 123456.00MHz (virt).", None),
+        ("kvm [1]: VHE mode initialized successfully", None),
+    ],
+)
+def test_the_counters_frequency(line: str, hertz: int | None) -> None:
+    """arch_timer_banner, before and after the timer in memory was taken out of it."""
+    assert parse_kernel_log(line).counter_frequency == hertz

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.migration.examples import GICV2_RECORD, RECORD
 from vgicmgr.migration.arrival import findings
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.migration.refusal import Refusal, register_layout
+from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.domain.settings import DomainSettings, read_domain
 from vgicmgr.findings import Finding, Severity
 from vgicmgr.kvm.registers import PMCR_EL0, register_id

@@ -1,0 +1,76 @@
+"""The counter's frequency, measured against a clock of the test's own."""
+
+from typing import cast
+
+import pytest
+
+from vgicmgr.host.counter import measure, same_frequency
+from vgicmgr.kvm import uapi
+from vgicmgr.kvm.vcpu import VCPU
+
+
+class Time:
+    """A clock in ns that moves on with each look at it, and a counter that ticks at ``frequency``."""
+
+    def __init__(self, frequency: int, look: int = 1000, start: int = 0) -> None:
+        self.now = 0
+        self.frequency, self.look, self.start = frequency, look, start
+        self.slept: list[float] = []
+
+    def clock(self) -> int:
+        self.now += self.look
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += int(seconds * 1e9)
+
+    def get_register(self, number: int) -> int:
+        assert number == uapi.KVM_REG_ARM_TIMER_CNT
+        self.now += self.look
+        return (self.start + self.now * self.frequency // 1_000_000_000) % (1 << 64)
+
+    def measured(self, told: int | None = None) -> int:
+        return measure(cast("VCPU", self), told, clock=self.clock, sleep=self.sleep)
+
+
+@pytest.mark.parametrize("frequency", [19_200_000, 24_000_000, 25_000_000, 62_500_000, 100_000_000, 1_000_000_000])
+def test_measured(frequency: int) -> None:
+    assert same_frequency(Time(frequency).measured(), frequency)
+
+
+def test_the_kernel_log_is_more_precise() -> None:
+    assert Time(121_875_000).measured(told=121_870_000) == 121_870_000
+
+
+def test_a_log_of_another_host_is_not_believed() -> None:
+    """A guest that is itself a host may have a log line and a counter of the outer host."""
+    assert same_frequency(Time(25_000_000).measured(told=62_500_000), 25_000_000)
+
+
+def test_a_slow_host_is_given_more_time() -> None:
+    time = Time(62_500_000, look=100_000)
+    assert same_frequency(time.measured(), 62_500_000)
+    assert len(time.slept) > 1
+
+
+def test_a_counter_that_wraps() -> None:
+    assert same_frequency(Time(1_000_000_000, start=(1 << 64) - 10_000_000).measured(), 1_000_000_000)
+
+
+def test_a_clock_that_stands_still_ends() -> None:
+    assert measure(cast("VCPU", Time(1)), clock=lambda: 0, sleep=lambda seconds: None) >= 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (62_500_000, 62_500_000, True),
+        (121_870_000, 121_880_000, True),
+        (24_000_000, 25_000_000, False),
+        (120_000_000, 121_875_000, False),
+    ],
+)
+def test_frequencies_of_one_and_of_two_hosts(one: int, other: int, same: bool) -> None:
+    assert same_frequency(one, other) is same
+    assert same_frequency(other, one) is same
