@@ -19,11 +19,13 @@ Everything that goes wrong raises a :class:`VgicmgrError`: :class:`CannotTell` w
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
+    from vgicmgr.domain.domain import CpuFeature, Domain
     from vgicmgr.domain.hostdevices import HostDevice
     from vgicmgr.domain.xml import read_domain
-    from vgicmgr.domain.domain import CpuFeature, Domain
     from vgicmgr.errors import CannotTell, DomainXMLError, HookInstallError, PolicyError, VgicmgrError
     from vgicmgr.findings import Finding, Severity, Verdict
+    from vgicmgr.guest.inspection import Inspection, inspect_machine
+    from vgicmgr.guest.start import judge_start
     from vgicmgr.host.capabilities import HostCapabilities
     from vgicmgr.host.document import to_document
     from vgicmgr.host.judge import judge_host
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from vgicmgr.vfio.inventory import Inventory
     from vgicmgr.vfio.judge import judge_inventory
     from vgicmgr.vfio.probe import probe_inventory
-    from vgicmgr.guest.inspection import Inspection, inspect_machine
-    from vgicmgr.guest.start import judge_start
 
 __all__ = [
     "CannotTell",

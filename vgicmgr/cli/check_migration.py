@@ -69,9 +69,9 @@ def run(options: Namespace) -> int:
 
 
 def _host(path: Path) -> "DocumentedHost":
-    from vgicmgr.host.documented import read_host
+    from vgicmgr.host.documented import read_document
 
-    return read_host(_read(path))
+    return read_document(_read(path))
 
 
 def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost") -> "ABIRecord":
@@ -186,7 +186,9 @@ def _domain_of(record: "ABIRecord") -> "Domain":
             *(() if "KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features else (feature("pauth", on=False),)),
             *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
-        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'}") if record.gic_version == 3 else (),
+        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'}")
+        if record.gic_version == 3
+        else (),
     )
 
 

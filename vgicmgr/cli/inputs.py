@@ -79,9 +79,9 @@ def open_host(document: str | None, *, remote: bool = False) -> "Iterator[HostFa
     Raises :class:`~vgicmgr.errors.VgicmgrError`.
     """
     if document is not None:
-        from vgicmgr.host.documented import read_host
+        from vgicmgr.host.documented import read_document
 
-        yield read_host(read_file(document, MAX_DOCUMENT_BYTES))
+        yield read_document(read_file(document, MAX_DOCUMENT_BYTES))
         return
     if remote or os.uname().machine != "aarch64":
         yield ASSUMED_HOST

@@ -110,9 +110,7 @@ def to_document(domain: str, scratch: "ScratchVM | None", verdict: Verdict) -> d
         "version": VERSION,
         "domain": domain,
         "ok": verdict.ok,
-        "calls": [
-            {"call": str(call), "outcome": _outcome(scratch, place)} for place, call in enumerate(scratch.plan)
-        ]
+        "calls": [{"call": str(call), "outcome": _outcome(scratch, place)} for place, call in enumerate(scratch.plan)]
         if scratch
         else None,
         "findings": [finding.as_document() for finding in verdict.findings],

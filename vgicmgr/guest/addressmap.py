@@ -107,4 +107,3 @@ def virt_map(high: HighMemory, domain: Domain, *, smmu: bool) -> AddressMap:
 
 def _region(region: MemoryRegion) -> Region:
     return Region(region.base, region.size)
-

@@ -74,9 +74,7 @@ def resolve_cpu(domain: Domain, machine: Machine, host: "HostFacts", notes: Note
     return cpu
 
 
-def resolve_features(
-    cpu: CPU, machine: Machine, host: "HostFacts", *, pmu: bool, notes: Notes
-) -> VCPUFeatures:
+def resolve_features(cpu: CPU, machine: Machine, host: "HostFacts", *, pmu: bool, notes: Notes) -> VCPUFeatures:
     """What QEMU asks of KVM for each vCPU of ``virt``; nothing under TCG."""
     if not machine.kvm:
         return VCPUFeatures()

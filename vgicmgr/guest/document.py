@@ -29,8 +29,12 @@ def to_document(resolution: Resolution) -> dict[str, Any]:
         "document": KIND,
         "version": VERSION,
         "domain": resolution.domain.name,
-        "accelerator": "kvm" if (resolution.machine.kvm if resolution.machine else resolution.domain.virt_type == "kvm") else "tcg",
-        "configuration": _configuration(resolution.configuration, resolution.decisions) if resolution.configuration else None,
+        "accelerator": "kvm"
+        if (resolution.machine.kvm if resolution.machine else resolution.domain.virt_type == "kvm")
+        else "tcg",
+        "configuration": _configuration(resolution.configuration, resolution.decisions)
+        if resolution.configuration
+        else None,
         "address_map": [
             {"name": name, "base": hex(region.base), "size": hex(region.size), "in_kernel": in_kernel}
             for name, region, in_kernel in regions(resolution)

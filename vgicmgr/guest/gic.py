@@ -27,9 +27,7 @@ class _Wish:
     words: str
 
 
-def resolve_gic_version(
-    domain: Domain, machine: Machine, host: "HostFacts", ipa_bits: int, notes: Notes
-) -> int:
+def resolve_gic_version(domain: Domain, machine: Machine, host: "HostFacts", ipa_bits: int, notes: Notes) -> int:
     """The version of the guest's GIC on QEMU's ``virt``; raises :class:`Refused` where there is none.
 
     ``ipa_bits`` is what the VM is made with, which QEMU asks for the versions that KVM makes.
@@ -41,7 +39,9 @@ def resolve_gic_version(
     try:
         version = gic_version(wish.version, supported, domain.vcpus)
     except ArgumentError as error:
-        raise notes.refuse("gic-version-unsupported", f"{wish.words}: {error.message}", "set <gic version='3'/>") from None
+        raise notes.refuse(
+            "gic-version-unsupported", f"{wish.words}: {error.message}", "set <gic version='3'/>"
+        ) from None
     newest = wish.version in ("host", "max")
     notes.decide(
         "GIC version", f"{version} ({wish.version}: the newest there is)" if newest else version or "none", wish.source

@@ -56,9 +56,7 @@ class Inspection:
         return self.resolution.configuration is not None and not any(row.differs for row in self.rows)
 
 
-def inspect_machine(
-    running: "RunningMachine", xml: bytes = b"", *, host: "HostFacts | None" = None
-) -> Inspection:
+def inspect_machine(running: "RunningMachine", xml: bytes = b"", *, host: "HostFacts | None" = None) -> Inspection:
     """Hold what QEMU configured against a domain XML, or without one against the machine's own properties.
 
     ``host``: the host it runs on, where it is known. Raises

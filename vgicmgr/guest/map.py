@@ -61,10 +61,7 @@ def size(number: int) -> str:
 def _table(resolution: Resolution) -> Iterator[str]:
     rows = [
         ("vGIC configuration", "", "decided by"),
-        *(
-            (f"  {printable(item.subject)}", printable(item.value), item.source.value)
-            for item in resolution.decisions
-        ),
+        *((f"  {printable(item.subject)}", printable(item.value), item.source.value) for item in resolution.decisions),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for first, second, third in rows:

@@ -73,9 +73,7 @@ def check_intid(intid: int, vcpus: int, address_map: AddressMap, notes: Notes) -
             "choose a PPI, 16 to 31",
         )
     if intid >= address_map.nr_irqs:
-        notes.find(
-            "pmu-interrupt-range", f"{asked}, but the GIC has {address_map.nr_irqs}", "choose a PPI, 16 to 31"
-        )
+        notes.find("pmu-interrupt-range", f"{asked}, but the GIC has {address_map.nr_irqs}", "choose a PPI, 16 to 31")
 
 
 def _with(cpu: "CPU", address_map: AddressMap, source: Source, notes: Notes) -> int:

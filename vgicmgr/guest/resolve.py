@@ -11,9 +11,10 @@ from vgicmgr.domain.domain import Domain
 from vgicmgr.domain.metadata import Wishes
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.guest import cpu as cpus
-from vgicmgr.guest import devices, gic, machine, memory, msi, pmu, vcpus, wishes
+from vgicmgr.guest import devices, gic, memory, msi, pmu, vcpus, wishes
 from vgicmgr.guest.addressmap import AddressMap
 from vgicmgr.guest.configuration import Decision, Region, Source, VGICConfiguration
+from vgicmgr.guest.machine import Machine, check_architecture, refuse_argument, resolve_machine, with_arguments
 from vgicmgr.guest.notes import Notes, Refused
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.qemu.arguments import ArgumentError, Arguments
@@ -40,7 +41,7 @@ class Resolution:
     configuration: VGICConfiguration | None
     findings: tuple[Finding, ...]
     decisions: tuple[Decision, ...] = ()
-    machine: machine.Machine | None = None
+    machine: Machine | None = None
     cpu: CPU | None = None
     address_map: AddressMap | None = None
     machine_options: tuple[tuple[str, str], ...] = ()
@@ -77,7 +78,7 @@ def resolve(
     except Refused:
         draft.configuration = None
     except ArgumentError as error:  # a CPU's or a device's property
-        machine.refuse_argument(error, notes)
+        refuse_argument(error, notes)
         draft.configuration = None
     if any(found.severity is Severity.ERROR for found in notes.findings):
         draft.configuration = None
@@ -89,7 +90,7 @@ class _Draft:
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self.machine: machine.Machine | None = None
+        self.machine: Machine | None = None
         self.cpu: CPU | None = None
         self.address_map: AddressMap | None = None
         self.machine_options: tuple[tuple[str, str], ...] = ()
@@ -111,8 +112,8 @@ class _Draft:
 
 def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes, notes: Notes) -> None:
     """QEMU's ``virt`` machine (hw/arm/virt.c, machvirt_init)."""
-    made = draft.machine = machine.resolve_machine(draft.domain, host, qemu, notes)
-    domain = draft.domain = machine.with_arguments(draft.domain, made.arguments, notes)
+    made = draft.machine = resolve_machine(draft.domain, host, qemu, notes)
+    domain = draft.domain = with_arguments(draft.domain, made.arguments, notes)
     cpu = draft.cpu = cpus.resolve_cpu(domain, made, host, notes)
     placed = memory.resolve_memory(domain, made, cpu, host, notes)
     ipa_bits = _vm_ipa_bits(placed, host) if made.kvm else placed.ipa_bits
@@ -139,9 +140,9 @@ def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes
 def _by_map(draft: _Draft, host: "HostFacts", placed: AddressMap, wished: Wishes, notes: Notes) -> None:
     """Another VMM than QEMU, of which nothing is known but its map; it asks KVM for everything."""
     domain = draft.domain
-    machine.check_architecture(domain, notes)
+    check_architecture(domain, notes)
     notes.decide("machine type", domain.machine, Source.XML)
-    draft.machine = made = machine.Machine(
+    draft.machine = made = Machine(
         domain.machine, None, True, True, Properties(), Arguments(), host.qemu(domain.emulator)
     )
     cpu = draft.cpu = cpus.resolve_cpu(domain, made, host, notes)

@@ -46,7 +46,9 @@ def _rehearse(resolution: Resolution, host: "HostFacts") -> Verdict:
 
 
 @contextmanager
-def scratch_vm(configuration: "VGICConfiguration", host: "Kernel", *, register_list: bool = False) -> Iterator[ScratchVM]:
+def scratch_vm(
+    configuration: "VGICConfiguration", host: "Kernel", *, register_list: bool = False
+) -> Iterator[ScratchVM]:
     """The configuration brought up on this host's kernel with its representative vCPUs, as far as it comes."""
     with ScratchVM(host.system, host) as scratch:
         plan = call_plan(configuration, vcpus=representative_vcpus(configuration), register_list=register_list)

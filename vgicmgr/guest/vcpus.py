@@ -93,11 +93,15 @@ def _capacities(version: int, address_map: AddressMap) -> list[tuple[int, int]]:
 def _of_gic(domain: Domain, version: int, address_map: AddressMap) -> list[_Limit]:
     if version == 2:
         return [
-            _Limit(domain.vcpus, vgic_v2.MAX_VCPUS, "the limit of a GICv2", "set <gic version='3'/> where the host has it")
+            _Limit(
+                domain.vcpus, vgic_v2.MAX_VCPUS, "the limit of a GICv2", "set <gic version='3'/> where the host has it"
+            )
         ]
     room = sum(capacity for _, capacity in _capacities(version, address_map))
     return [
-        _Limit(domain.vcpus, room, "no room for more redistributors at this IPA size", "use a host with a larger IPA size")
+        _Limit(
+            domain.vcpus, room, "no room for more redistributors at this IPA size", "use a host with a larger IPA size"
+        )
     ]
 
 
@@ -105,12 +109,15 @@ def _of_kvm(domain: Domain, version: int, machine: Machine, host: "HostFacts") -
     limits = [_kvm_limit(domain, host)]
     if not host.capability("KVM_CAP_ARM_IRQ_LINE_LAYOUT_2"):
         limits.append(
-            _Limit(
-                domain.current_vcpus, _IRQ_LINE_VCPUS, "no KVM_CAP_ARM_IRQ_LINE_LAYOUT_2", "boot Linux 5.4 or newer"
-            )
+            _Limit(domain.current_vcpus, _IRQ_LINE_VCPUS, "no KVM_CAP_ARM_IRQ_LINE_LAYOUT_2", "boot Linux 5.4 or newer")
         )
     # asked only where it matters: it costs a VM
-    if machine.in_kernel and version == 3 and domain.current_vcpus > GIC_REDIST_VCPUS and not host.redistributor_regions:
+    if (
+        machine.in_kernel
+        and version == 3
+        and domain.current_vcpus > GIC_REDIST_VCPUS
+        and not host.redistributor_regions
+    ):
         limits.append(
             _Limit(
                 domain.current_vcpus,

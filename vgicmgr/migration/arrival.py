@@ -241,8 +241,7 @@ def _gic(record: ABIRecord, configuration: "VGICConfiguration", destination: Des
         return
     if record.icc_ctlr_el1 is not None:
         yield from _icc_ctlr(record.icc_ctlr_el1, destination)
-    if configuration.in_kernel:
-        yield from _gicd_iidr(record.gicd_iidr, destination)
+    yield from _gicd_iidr(record.gicd_iidr, destination)
     yield from _its(record, destination)
 
 
@@ -264,7 +263,7 @@ def _icc_ctlr(value: int, destination: Destination) -> Iterator[Finding]:
 
 def _gicd_iidr(value: int, destination: Destination) -> Iterator[Finding]:
     before = destination.gicd_iidr()
-    if value != before:
+    if before is not None and value != before:
         why = destination.refuses_gicd_iidr(value)
         taken = f"the kernel does not take the guest's ({why})" if why else "the kernel would take the guest's"
         yield finding(

@@ -8,11 +8,10 @@ On this host the guest is brought up as QEMU brings it up, and its registers are
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from vgicmgr.errors import CannotTell
 from vgicmgr.guest.resolve import Resolution
 from vgicmgr.guest.scratch import ScratchVM
 from vgicmgr.guest.start import scratch_vm
-from vgicmgr.errors import CannotTell
-from vgicmgr.host.documented import DocumentedHost
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import its, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
@@ -52,8 +51,8 @@ class Destination(Protocol):
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""
 
-    def gicd_iidr(self) -> int:
-        """GICD_IIDR."""
+    def gicd_iidr(self) -> int | None:
+        """GICD_IIDR; None where QEMU emulates the GIC."""
 
     def gits_iidr(self) -> int | None:
         """GITS_IIDR, if the guest gets an ITS."""
@@ -86,12 +85,17 @@ def open_destination(
     elif isinstance(host, Kernel):
         with scratch_vm(configuration, host, register_list=True) as scratch:
             yield (None, scratch.findings) if scratch.error else (ScratchDestination(scratch, configuration), ())
-    elif isinstance(host, DocumentedHost):
-        version = configuration.gic_version if configuration.in_kernel else 0
-        its_there = configuration.its is not None
-        yield host.destination(configuration.features, configuration.target, version, its_there), ()
     else:
+        yield _documented(configuration, host), ()
+
+
+def _documented(configuration: "VGICConfiguration", host: "HostFacts") -> Destination:
+    from vgicmgr.host.documented import DocumentedHost  # the hook can do without
+
+    if not isinstance(host, DocumentedHost):
         raise CannotTell("an arrival is judged by a host's kernel or its document, not by an assumed host")
+    version = configuration.gic_version if configuration.in_kernel else 0
+    return host.destination(configuration.features, configuration.target, version, configuration.its is not None)
 
 
 class ScratchDestination:
@@ -111,7 +115,7 @@ class ScratchDestination:
         self._gic = scratch.device(device) if configuration.in_kernel else None
         self._its = scratch.device(its.DEVICE_TYPE) if configuration.its and configuration.in_kernel else None
         self._values = {number: self._vcpu.get_register(number) for number in scratch.register_list}
-        self._gicd_iidr = self._gic.get_attribute(self._iidr) if self._gic else 0
+        self._gicd_iidr = self._gic.get_attribute(self._iidr) if self._gic else None
         self._icc_ctlr_el1 = self._gic.get_attribute(_ICC_CTLR_EL1) if self._gic and not gicv2 else None
         self._gits_iidr = self._its.get_attribute(_GITS_IIDR) if self._its else None
         self._gits_typer = self._its.get_attribute(its.register(its.GITS_TYPER)) if self._its else None
@@ -125,8 +129,8 @@ class ScratchDestination:
         """Those registers, with their values before anything was written."""
         return tuple(self._values.items())
 
-    def gicd_iidr(self) -> int:
-        """GICD_IIDR; 0 where QEMU emulates the GIC."""
+    def gicd_iidr(self) -> int | None:
+        """GICD_IIDR; None where QEMU emulates the GIC."""
         return self._gicd_iidr
 
     def icc_ctlr_el1(self) -> int | None:

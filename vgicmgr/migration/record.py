@@ -169,7 +169,8 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(
-            "the ABI record is damaged: its checksum does not match", "shut the guest down and start it again, or 'vgicmgr record write --force DOMAIN'"
+            "the ABI record is damaged: its checksum does not match",
+            "shut the guest down and start it again, or 'vgicmgr record write --force DOMAIN'",
         )
     return record
 

@@ -55,7 +55,7 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             ipa_bits=host.ipa_bits,
             page_size=host.page_size,
             gic_version=configuration.gic_version,
-            gicd_iidr=destination.gicd_iidr(),
+            gicd_iidr=destination.gicd_iidr() or 0,
             icc_ctlr_el1=destination.icc_ctlr_el1(),
             gits_iidr=destination.gits_iidr(),
             gits_typer=destination.gits_typer(),
