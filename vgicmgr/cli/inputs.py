@@ -53,7 +53,10 @@ def add_host(parser: ArgumentParser) -> None:
 
 
 def translate(xml: bytes, options: Namespace) -> "Resolution":
-    """The resolution of a domain XML by the options of :func:`add_host`; raises :class:`~vgicmgr.errors.VgicmgrError`."""
+    """The resolution of a domain XML by the options of :func:`add_host`.
+
+    Raises :class:`~vgicmgr.errors.VgicmgrError`.
+    """
     with resolved(xml, options) as (resolution, _):
         return resolution
 

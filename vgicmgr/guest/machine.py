@@ -1,7 +1,7 @@
 """The machine a domain comes to: accelerator, machine type, its properties, and where the GIC is made.
 
-Sources: libvirt's ``src/qemu/qemu_command.c`` and ``qemu_postparse.c``; QEMU's ``system/vl.c`` (configure_accelerators),
-``accel/kvm/kvm-all.c`` (kvm_irqchip_create) and ``hw/arm/virt.c`` (machvirt_init).
+Sources: libvirt's ``src/qemu/qemu_command.c`` and ``qemu_postparse.c``; QEMU's ``system/vl.c``
+(configure_accelerators), ``accel/kvm/kvm-all.c`` (kvm_irqchip_create) and ``hw/arm/virt.c`` (machvirt_init).
 """
 
 from vgicmgr.dataclass import dataclass, replace
@@ -87,8 +87,8 @@ def check_architecture(domain: Domain, notes: Notes) -> None:
     if domain.arch not in ("aarch64", "armv7l") or domain.virt_type not in ("kvm", "qemu"):
         raise notes.refuse(
             "machine-unsupported",
-            f"the domain is of type '{domain.virt_type[:20]}' and architecture '{domain.arch[:20]}', which vgicmgr does "
-            "not judge",
+            f"the domain is of type '{domain.virt_type[:20]}' and architecture '{domain.arch[:20]}', which vgicmgr "
+            "does not judge",
             "vgicmgr is for <domain type='kvm'> (or 'qemu') with <type arch='aarch64' machine='virt…'>",
         )
     if domain.launch_security:
@@ -126,12 +126,13 @@ def _check_unread(domain: Domain, arguments: Arguments, notes: Notes) -> None:
     if unread:
         notes.find(
             "argument-not-judged",
-            f"the domain changes QEMU by {', '.join(unread)[:200]}, which may change the guest in ways that are not judged",
+            f"the domain changes QEMU by {', '.join(unread)[:200]}, which may change the guest in ways that vgicmgr "
+            "does not judge",
         )
 
 
 def _accelerator(domain: Domain, arguments: Arguments, notes: Notes) -> bool:
-    """Whether KVM accelerates the guest. libvirt says it by ``-accel``, beside which QEMU refuses ``-machine accel=``."""
+    """Whether KVM accelerates the guest: libvirt says it by ``-accel``; QEMU refuses ``-machine accel=`` beside it."""
     kvm = domain.virt_type == "kvm"
     others = set(arguments.accelerators) - {"kvm" if kvm else "tcg"}
     if others or arguments.machine_accelerator:

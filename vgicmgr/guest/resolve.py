@@ -1,9 +1,9 @@
 """A domain resolved against a host: its vGIC configuration with who decided what, or the findings against it.
 
-The one decider: a start, an arrival, ``translate``, ``rehearse`` and ``check-migration`` all ask :func:`resolve`. Pure but
-for the questions that the host's facts put to its kernel when they are asked. The subjects are resolved in QEMU's order,
-each in the module of its name; another VMM's map (:func:`_by_map`) and our wishes (:mod:`vgicmgr.guest.wishes`) are laid
-over what QEMU would do.
+The one decider: a start, an arrival, ``translate``, ``rehearse`` and ``check-migration`` all ask :func:`resolve`. Pure
+but for the questions that the host's facts put to its kernel when they are asked. The subjects are resolved in QEMU's
+order, each in the module of its name; another VMM's map (:func:`_by_map`) and our wishes
+(:mod:`vgicmgr.guest.wishes`) are laid over what QEMU would do.
 """
 
 from vgicmgr.dataclass import dataclass, replace
@@ -119,8 +119,8 @@ def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes
     ipa_bits = _vm_ipa_bits(placed, host) if made.kvm else placed.ipa_bits
     version = gic.resolve_gic_version(domain, made, host, ipa_bits, notes)
     placed = draft.address_map = wishes.grant_addresses(wished, placed, notes)
-    regions = vcpus.resolve_vcpus(domain, made, version, placed, host, notes)
-    granted = wishes.grant_msi(wished, msi.resolve_msi(made, version, notes), version, made, host, notes)
+    regions = vcpus.resolve_vcpus(domain, made, placed, host, notes, version=version)
+    granted = wishes.grant_msi(wished, msi.resolve_msi(made, version, notes), made, host, notes, version=version)
     draft.machine_options = granted.machine_options
     if made.in_kernel:
         msi.check_its(granted.msi, host, ipa_bits, notes)
@@ -129,9 +129,18 @@ def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes
     features = cpus.resolve_features(cpu, made, host, pmu=intid is not None, notes=notes)
     devices.resolve_iommu(domain, made, notes)
     devices.check_root_ports(domain, granted.msi, notes)
-    files = devices.resolve_host_devices(domain, made, granted.msi, placed.gicv2m_spis, host, notes)
+    files = devices.resolve_host_devices(domain, made, granted.msi, host, notes, gicv2m_spis=placed.gicv2m_spis)
     draft.configuration = _configuration(
-        domain, made.type, version, granted.msi, placed, regions, intid, features, ipa_bits, notes
+        domain,
+        placed,
+        notes,
+        machine_type=made.type,
+        version=version,
+        controller=granted.msi,
+        regions=regions,
+        intid=intid,
+        features=features,
+        ipa_bits=ipa_bits,
     )
     _decide_addresses(draft.configuration, placed, wished, Source.MACHINE, notes)
     draft.configuration = replace(draft.configuration, in_kernel=made.in_kernel, vfio_files=files)
@@ -165,7 +174,16 @@ def _by_map(draft: _Draft, host: "HostFacts", placed: AddressMap, wished: Wishes
     intid = wishes.grant_pmu(wished, intid, domain.vcpus, placed, notes)
     features = cpus.resolve_features_of_cpu(cpu, None, host, pmu=intid is not None, el2=False, notes=notes)
     draft.configuration = _configuration(
-        domain, domain.machine, version, granted.msi, placed, regions, intid, features, ipa_bits, notes
+        domain,
+        placed,
+        notes,
+        machine_type=domain.machine,
+        version=version,
+        controller=granted.msi,
+        regions=regions,
+        intid=intid,
+        features=features,
+        ipa_bits=ipa_bits,
     )
     _decide_addresses(draft.configuration, placed, wished, Source.MAP, notes)
 
@@ -177,15 +195,16 @@ def _vm_ipa_bits(placed: AddressMap, host: "HostFacts") -> int:
 
 def _configuration(
     domain: Domain,
+    placed: AddressMap,
+    notes: Notes,
+    *,
     machine_type: str,
     version: int,
     controller: MSIController,
-    placed: AddressMap,
     regions: tuple[RedistributorRegion, ...],
     intid: int | None,
     features: cpus.VCPUFeatures,
     ipa_bits: int,
-    notes: Notes,
 ) -> VGICConfiguration:
     def region(device: str, what: str) -> Region:
         found = placed.region(device)

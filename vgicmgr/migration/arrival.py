@@ -132,8 +132,8 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if comparison.fragile:
         yield finding(
             "qemu-quirk",
-            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and goes on, "
-            "since of such registers it heeds the last one only, which a later QEMU may mend",
+            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and goes "
+            "on, since of such registers it heeds the last one only, which a later QEMU may mend",
             "use a host that has them, or boot the guest anew here",
         )
 
@@ -144,11 +144,11 @@ def _lists_by_either(record: ABIRecord, destination: Destination, *, host_cpu: b
     if len({any(found.severity is Severity.ERROR for found in some) for some in by_rules}) == 1:
         yield from by_rules[0]
         return
+    alone = sorted({number for number, _ in record.registers} - set(destination.ids))
     yield finding(
         "register-rules-unknown",
         "the emulator is no program that tells by which rule it takes registers that this kernel does not have "
-        f"({_names(sorted({number for number, _ in record.registers} - set(destination.ids)))}): QEMU 11.1 and later, or one "
-        "with its tolerances, lets the guest in, an older one does not",
+        f"({_names(alone)}): QEMU 11.1 and later, or one with its tolerances, lets the guest in, an older one does not",
         "set <emulator> to QEMU's own program",
     )
 
@@ -171,7 +171,8 @@ def _pmu(record: ABIRecord, destination: Destination) -> Iterator[Finding]:
 def _list_finding(comparison: Comparison, record: ABIRecord, destination: Destination, rules: Rules) -> Finding:
     why = f"this kernel has no {_names(comparison.fatal)}, which the guest brings along" if comparison.fatal else ""
     if comparison.overflow:
-        count = f"the guest has {len(record.registers)} registers, and this host's QEMU takes {len(destination.ids)} at most"
+        most = len(destination.ids)
+        count = f"the guest has {len(record.registers)} registers, and this host's QEMU takes {most} at most"
         why = f"{count}; {why}" if why else count
     return finding("register-list", why, _list_remedy(comparison, record, rules))
 
@@ -235,7 +236,8 @@ def _gic(record: ABIRecord, configuration: "VGICConfiguration", destination: Des
     if record.gic_version != configuration.gic_version:
         yield finding(
             "gic-version",
-            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a GICv{configuration.gic_version} here",
+            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a GICv{configuration.gic_version} "
+            "here",
             f"set <gic version='{record.gic_version}'/>",
         )
         return
