@@ -1,10 +1,10 @@
 """The combinations: one line of data each. Pure."""
 
 from dataclasses import dataclass
-from vgicmgr.dataclass import replace
 
 from tests.lab.guest import log
 from tests.lab.spec import HOSTS, HostSpec, Release
+from vgicmgr.dataclass import replace
 
 
 @dataclass(frozen=True)
