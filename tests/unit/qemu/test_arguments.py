@@ -16,6 +16,13 @@ from vgicmgr.qemu.arguments import (
     read_arguments,
     size,
 )
+from vgicmgr.qemu.cpu import cpu_of, psci_version, sve_vector_lengths, unsupported_properties, vcpu_features
+from vgicmgr.qemu.hostdevices import host_devices
+from vgicmgr.qemu.iommu import smmu_devices
+from vgicmgr.qemu.size import memory, vcpus
+from vgicmgr.qemu.virt import libvirt_machine, machine_properties
+
+from .test_cpu import DOMAIN
 
 
 def machine(*arguments: str) -> dict[str, str]:
@@ -339,13 +346,30 @@ def test_every_spelling_is_read_alike(spelt: tuple[Arguments, list[str]]) -> Non
 
 
 _options = st.sampled_from(["-machine", "-M", "-cpu", "-accel", "-global", "-device", "-smp", "-m", "-enable-kvm"])
+_likely = st.builds(
+    "{},{}={}".format,
+    st.sampled_from(["host", "virt", "vfio-pci", "vfio-platform", "arm-smmuv3", "4", "1G"]),
+    st.sampled_from(["sve", "sve128", "aarch64", "pmu", "kvm-psci-version", "its", "highmem-mmio-size", "gic-version",
+                     "host", "sysfsdev", "accel", "maxcpus", "maxmem", "slots"]),
+    st.sampled_from(["on", "off", "n", "1.1", "0.1", "9" * 5000, "1T"]) | st.text(max_size=12),
+)  # fmt: skip
 
 
 @hypothesis_settings(deadline=None)
-@given(st.lists(_options | st.text() | st.text(",=-.{}'\"machine0x٣\0", max_size=12)))
+@given(st.lists(_options | _likely | st.text() | st.text(",=-.{}'\"machine0x٣\0", max_size=12)))
 def test_any_arguments_are_read_or_refused(arguments: list[str]) -> None:
     try:
-        read_arguments(arguments)
+        read = read_arguments(arguments)
+        machine_properties(read, libvirt_machine(DOMAIN))
+        host_devices(read)
+        smmu_devices((), read)
+        vcpus(DOMAIN, read)
+        memory(DOMAIN, read)
+        cpu = cpu_of(DOMAIN, read)
+        sve_vector_lengths(cpu, (128, 256))
+        vcpu_features(cpu, lambda _: 1, pmu=True, el2=True)
+        unsupported_properties(cpu, lambda _: 0, None)
+        psci_version(cpu)
     except ArgumentError as error:
         assert str(error).isprintable()
 

@@ -32,6 +32,17 @@ def test_qemus_gic_version(wish: str, supported: set[int], vcpus: int, version: 
     assert gic_version(wish, supported, vcpus) == version
 
 
+def test_qemu_before_8_0_emulates_a_gicv2_where_it_is_told_nothing() -> None:
+    assert gic_version("", {2, 3}, 9, kvm=False, qemu=(7, 2)) == 2
+    assert gic_version("", {2, 3}, 9, kvm=False, qemu=(8, 0)) == 3
+    assert gic_version("", {2, 3}, 9, kvm=True, qemu=(7, 2)) == 3
+
+
+def test_host_is_kvms() -> None:
+    with pytest.raises(ArgumentError):
+        gic_version("host", {2, 3}, 1, kvm=False)
+
+
 @pytest.mark.parametrize("wish", ["03", "5", "newest", "٣", "3 ", "9" * 5000])
 def test_words_that_qemu_refuses(wish: str) -> None:
     with pytest.raises(ArgumentError):
