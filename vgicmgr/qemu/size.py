@@ -1,7 +1,7 @@
 """How many vCPUs and how much memory QEMU gives a domain whose arguments change them (-smp, -m)."""
 
 from vgicmgr.domain.domain import Domain
-from vgicmgr.qemu.arguments import ArgumentError, Arguments, number, size
+from vgicmgr.qemu.arguments import ArgumentError, Arguments, number, printable, size
 
 _TOPOLOGY = ("drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads")
 
@@ -13,7 +13,7 @@ def vcpus(domain: Domain, arguments: Arguments) -> tuple[int, int]:
     """
     given = {name: number(name, value) for name, value in arguments.smp}
     if unknown := given.keys() - {"cpus", "maxcpus", *_TOPOLOGY}:
-        raise ArgumentError(f"QEMU has no '{min(unknown)[:40]}' in -smp")
+        raise ArgumentError(f"QEMU has no '{printable(min(unknown))}' in -smp")
     cpus = given.get("cpus") or domain.current_vcpus
     most = given.get("maxcpus") or domain.vcpus
     if cpus > most:
