@@ -132,8 +132,8 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if comparison.fragile:
         yield finding(
             "qemu-quirk",
-            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and goes "
-            "on, since of such registers it heeds the last one only, which a later QEMU may mend",
+            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and "
+            "goes on, since of such registers it heeds the last one only, which a later QEMU may mend",
             "use a host that has them, or boot the guest anew here",
         )
 
@@ -236,8 +236,8 @@ def _gic(record: ABIRecord, configuration: "VGICConfiguration", destination: Des
     if record.gic_version != configuration.gic_version:
         yield finding(
             "gic-version",
-            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a GICv{configuration.gic_version} "
-            "here",
+            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a "
+            f"GICv{configuration.gic_version} here",
             f"set <gic version='{record.gic_version}'/>",
         )
         return
