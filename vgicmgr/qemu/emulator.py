@@ -56,7 +56,7 @@ class Emulator:
         """What becomes its JSON."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+            for name, value in ((name, getattr(self, name)) for name in self.__match_args__)
         }
 
 

@@ -1,10 +1,9 @@
 """The report as an operator reads it."""
 
-from dataclasses import replace
-
 import pytest
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.host.capabilities import HostCapabilities
 from vgicmgr.host.judge import judge_host
 from vgicmgr.host.report import render
