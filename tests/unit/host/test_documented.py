@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import HostDocumentError
 from vgicmgr.host.capabilities import CoreType, HostCapabilities, KernelLog
 from vgicmgr.host.document import SCHEMA, migration_member, to_document

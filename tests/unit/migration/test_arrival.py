@@ -95,7 +95,7 @@ def test_a_field_is_named_with_both_values() -> None:
     number = register_id("ID_AA64MMFR1_EL1")
     name, severity, evidence = only(judge(Host(fixed={number: 0x20212122})))
     assert (name, severity) == ("register-value", Severity.ERROR)
-    assert evidence == "ID_AA64MMFR1_EL1.XNX: guest has 1, this kernel insists on 2"
+    assert evidence == "ID_AA64MMFR1_EL1.XNX: guest has 1, this kernel has 2"
 
 
 def test_a_pmu_of_fewer_counters_is_warned_of() -> None:
