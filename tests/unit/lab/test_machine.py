@@ -19,6 +19,12 @@ FILES = Files(
 )
 
 
+def test_a_device_tree_of_ones_own() -> None:
+    argv = arguments(HostSpec(vgic=False), replace(FILES, device_tree=Path("/r/devicetree")))
+    assert value(argv, "-dtb") == "/r/devicetree"
+    assert "-dtb" not in arguments(HostSpec(), FILES)
+
+
 def value(argv: list[str], option: str) -> str:
     assert argv.count(option) == 1
     return argv[argv.index(option) + 1]
