@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-pytest.importorskip("tests.fakes.kernel")  # the fake kernel has come apart from this
-
 from tests.fakes.hosts import (
     GICV2_HOST,
     NEOVERSE_N1,

@@ -1,12 +1,12 @@
 """From a host's description to QEMU's arguments."""
 
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
 
 from tests.lab.machine import Cable, Files, Link, arguments, cpu, machine
 from tests.lab.spec import HOSTS, HostSpec, Release
+from vgicmgr.dataclass import replace
 
 FILES = Files(
     kernel=Path("/c/Image"),

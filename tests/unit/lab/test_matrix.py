@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from vgicmgr.dataclass import replace
 
 import pytest
+from vgicmgr.domain.settings import read_domain
 
 from tests.lab.matrix.cases import ALL_HOSTS, FULL, GUESTS, SMALL, Case
 from tests.lab.matrix.run import Outcome
 from tests.lab.matrix.table import counts, markdown, row
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.dataclass import replace
 
 RIGHT = Outcome(
     Case("trixie", "bookworm"),

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from vgicmgr.dataclass import replace
 
 import pytest
+from vgicmgr.domain.settings import DomainSettings, read_domain
 
 from tests.unit.migration.examples import GICV2_RECORD, RECORD
+from vgicmgr.dataclass import replace
+from vgicmgr.findings import Finding, Severity
+from vgicmgr.kvm.refusal import Refusal, register_layout
+from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.migration.arrival import findings
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.kvm.refusal import Refusal, register_layout
-from vgicmgr.domain.settings import DomainSettings, read_domain
-from vgicmgr.findings import Finding, Severity
-from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.qemu.migration import Rules
 
 DOMAIN: DomainSettings = read_domain(

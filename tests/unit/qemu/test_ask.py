@@ -5,11 +5,11 @@ import os
 import shutil
 import sys
 import time
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
 
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 from vgicmgr.qemu.ask import ask, ask_all, program_differences
 from vgicmgr.qemu.emulator import Emulator

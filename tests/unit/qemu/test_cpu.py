@@ -1,13 +1,13 @@
 """Which CPU libvirt and QEMU's arguments ask for, and which vCPU QEMU then asks of KVM."""
 
 from collections.abc import Callable
-from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.domain import CpuFeature, Domain
 from vgicmgr.qemu.arguments import ArgumentError, CPUArgument, read_arguments
 from vgicmgr.qemu.cpu import (

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-from vgicmgr.dataclass import replace
 from pathlib import Path
 from shutil import which
 
 import pytest
 
+from vgicmgr.dataclass import replace
 from vgicmgr.qemu.arguments import ArgumentError, number, read_arguments
 from vgicmgr.qemu.cpu import cpu_of
 from vgicmgr.qemu.gic import GICV2_VCPUS, MSIController, emulated_gic_versions, gic_version, msi_controller

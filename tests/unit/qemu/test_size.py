@@ -1,9 +1,8 @@
 """What ``-smp`` and ``-m`` make of a domain (hw/core/machine-smp.c, system/vl.c)."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 
+from vgicmgr.dataclass import replace
 from vgicmgr.qemu.arguments import ArgumentError, read_arguments
 from vgicmgr.qemu.size import memory, vcpus
 

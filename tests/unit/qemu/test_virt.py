@@ -1,12 +1,11 @@
 """The virt machine's memory map: expectations worked out by hand from QEMU's hw/arm/virt.c."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.domain import IOMMU, Devices
 from vgicmgr.qemu.arguments import ArgumentError, read_arguments
 from vgicmgr.qemu.machine import GIB, gicv3_max_vcpus, machine_version, top_of_memory, upstream_version
