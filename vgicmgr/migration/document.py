@@ -12,6 +12,8 @@ from vgicmgr.migration.record import ABIRecord
 
 KIND = "vgicmgr ABI record"
 VERSION = 1
+_LATER = ("uuid", "host", "process")
+"""What the first documents of this version do not have."""
 _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 
 
@@ -37,7 +39,11 @@ def from_document(document: Any) -> ABIRecord:
     if document.get("version") != VERSION:
         raise RecordError(f"the ABI record's document is not of version {VERSION}")
     try:
-        members: dict[str, Any] = {member: document[member] for member in ABIRecord.__match_args__}
+        members: dict[str, Any] = {
+            member: document[member]
+            for member in ABIRecord.__match_args__
+            if member not in _LATER or member in document
+        }
         for name in _HEX:
             if members[name] is not None:
                 members[name] = int(members[name], 16)
@@ -46,6 +52,8 @@ def from_document(document: Any) -> ABIRecord:
         members["registers"] = tuple(
             sorted((register_id(name), int(value, 16)) for name, value in members["registers"].items())
         )
+        if not all(isinstance(members.get(name, ""), str) for name in _LATER):
+            raise TypeError
         return ABIRecord(**members)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RecordError("the ABI record's document is not as its schema has it") from None
@@ -54,7 +62,8 @@ def from_document(document: Any) -> ABIRecord:
 def render(record: ABIRecord) -> str:
     """The record for people, each ID register with its fields."""
     lines = [
-        f"booted     {record.time} on Linux {record.kernel}, QEMU {record.qemu}, libvirt {record.libvirt}",
+        f"booted     {record.time} on {f'{record.host}, ' if record.host else ''}Linux {record.kernel}, "
+        f"QEMU {record.qemu}, libvirt {record.libvirt}",
         f"machine    {record.machine}, {record.vcpus} vCPU(s), {record.ipa_bits} bits of guest physical addresses, "
         f"host pages of {record.page_size >> 10} KiB",
         f"features   {', '.join(record.features)}" + (", stolen time" if record.steal_time else ""),

@@ -3,8 +3,9 @@
 One element of a namespace of its own (libvirt keeps one element a namespace in ``<metadata>``); ``xml/record.rng`` is
 its schema. A guest that has moved has a second one, of the host that it moved to (:class:`RecordKind`). The text is the
 registers: their ids in ascending order, then their values, 64 bits each and little-endian, compressed by zlib, in
-base64. ``checksum`` is the SHA-256 of all the rest, so that an editor's slip is noticed; it protects from nobody who
-means harm, which is why whoever reads a record believes no register that the kernel has not taken.
+base64. ``checksum`` is the SHA-256 of all the rest but what came later (``_UNCHECKED``), so that an editor's slip is
+noticed; it protects from nobody who means harm, which is why whoever reads a record believes no register that the
+kernel has not taken.
 
 Pure: values in, values out.
 """
@@ -49,6 +50,8 @@ VERSION = 1
 
 MAX_REGISTERS = 4096
 """The longest list that is read; Linux 7.2 lists some 300 and no kernel 1000."""
+_UNCHECKED = ("uuid", "host", "process")
+"""Attributes that came later, and are left out of the checksum: a reader that does not know them computes the same."""
 _MAX_ENCODED = 128 << 10
 _MAX_TEXT = 256
 _UINT64 = 1 << 64
@@ -63,6 +66,9 @@ class ABIRecord:
     vector lengths in bits. ``ipa_bits`` is the host's largest guest physical address size, ``page_size`` the host's in
     bytes. ``icc_ctlr_el1`` is None without a GICv3, ``gits_iidr`` and ``gits_typer`` without an ITS. ``registers`` are
     ids and first values of vCPU 0, by ascending id: those that QEMU carries in its list.
+
+    What it is of: ``uuid`` is the domain's, ``host`` the name of the host that it was written on, ``process`` the QEMU
+    there (:class:`~vgicmgr.qemu.process.QEMUProcess`); empty in a record of an older vgicmgr.
     """
 
     time: str
@@ -82,6 +88,9 @@ class ABIRecord:
     gits_iidr: int | None
     gits_typer: int | None
     registers: tuple[tuple[int, int], ...]
+    uuid: str = ""
+    host: str = ""
+    process: str = ""
 
     def value(self, register_id: int) -> int | None:
         """The first value of a register, if the guest has it."""
@@ -133,7 +142,9 @@ def same_guest(a: ABIRecord, b: ABIRecord) -> bool:
 
     def seen(record: ABIRecord) -> ABIRecord:
         registers = tuple((number, value) for number, value in record.registers if number not in _COUNTERS)
-        return replace(record, time="", kernel="", qemu="", libvirt="", registers=registers)
+        return replace(
+            record, time="", kernel="", qemu="", libvirt="", registers=registers, uuid="", host="", process=""
+        )
 
     return seen(a) == seen(b)
 
@@ -171,6 +182,7 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
         gits_iidr=_hexadecimal(attributes, "gits-iidr", 32) if its else None,
         gits_typer=_hexadecimal(attributes, "gits-typer", 64) if its else None,
         registers=_unpacked(text),
+        **{name: _text(attributes, name) for name in _UNCHECKED if name in attributes},
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(
@@ -186,7 +198,7 @@ def _attributes(record: ABIRecord) -> dict[str, str]:
     for member in record.__match_args__:
         value = getattr(record, member)
         name = member.replace("_", "-")
-        if member == "registers" or value is None:
+        if member == "registers" or value is None or (member in _UNCHECKED and not value):
             continue
         if isinstance(value, bool):
             words[name] = str(int(value))
@@ -203,7 +215,8 @@ _FEATURE = "KVM_ARM_VCPU_"
 
 
 def _checksum(record: ABIRecord) -> str:
-    lines = "".join(f"{name}={value}\n" for name, value in _attributes(record).items())
+    checked = {name: value for name, value in _attributes(record).items() if name not in _UNCHECKED}
+    lines = "".join(f"{name}={value}\n" for name, value in checked.items())
     digest: str = _sha256(lines.encode() + _packed(record.registers)).hexdigest()
     return digest
 
