@@ -10,9 +10,9 @@ from statistics import median
 
 from tests.lab.rehearsals import gicv3
 from vgicmgr.errors import VgicmgrError
+from vgicmgr.guest.plan import call_plan, representative_vcpus
+from vgicmgr.guest.scratch import rehearse
 from vgicmgr.kvm.system import System
-from vgicmgr.guest.plan import call_plan, telling_vcpus
-from vgicmgr.guest.rehearsal import rehearse
 
 ROUNDS = 7
 VCPUS = (1, 2, 8, 64, 123, 124, 512)
@@ -21,10 +21,10 @@ VCPUS = (1, 2, 8, 64, 123, 124, 512)
 def milliseconds(system: System, vcpus: int, chosen: Iterable[int] | None) -> float:
     """Wall-clock time of one rehearsal, plan included."""
     started = time.perf_counter()
-    rehearsal = rehearse(call_plan(gicv3(vcpus), vcpus=chosen), system)
+    scratch = rehearse(call_plan(gicv3(vcpus), vcpus=chosen), system)
     took = time.perf_counter() - started
-    if rehearsal.error:
-        raise rehearsal.error
+    if scratch.error:
+        raise scratch.error
     return 1000 * took
 
 
@@ -36,7 +36,7 @@ def main() -> int:
         with System() as system:
             for _ in range(ROUNDS):
                 for vcpus, whole in kinds:
-                    chosen = None if whole else telling_vcpus(gicv3(vcpus))
+                    chosen = None if whole else representative_vcpus(gicv3(vcpus))
                     times[vcpus, whole].append(milliseconds(system, vcpus, chosen))
     except VgicmgrError as error:
         print(f"bench: {error}", file=sys.stderr)

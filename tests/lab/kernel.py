@@ -27,6 +27,12 @@ AT_HAND = (
 IN_GUEST = ("gpio_keys", "evdev")
 """The power button."""
 
+IN_GUEST_WITH_DEVICES = (*IN_GUEST, "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "virtio_scsi")
+
+DISK_MIB = 16
+FIRMWARE_MIB = 64
+"""What the virt machine maps for each of its two flash chips; a file must be as large."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -46,7 +52,9 @@ class Kernel:
 
     @property
     def guest_disk(self) -> Path:
-        """An ext4 image with the same kernel and a guest's initramfs, /srv/guest of the host."""
+        """An ext4 image, /srv/guest of the host: the same kernel, a guest's initramfs, one with drivers of PCI devices
+        (``devices.cpio.gz``), an empty disk (``disk.img``), UEFI firmware and its variables (``code.fd``, ``vars.fd``).
+        """
         return self.folder / "guest.ext4"
 
     @property
@@ -85,7 +93,7 @@ def _build(release: Release, flavour: str, folder: Path) -> None:
     tree = folder / "tree"
     (tree / "usr/lib").mkdir(parents=True)
     (tree / "lib").symlink_to("usr/lib")
-    debs = archive.alone([*packages(archive, flavour), "busybox-static"], folder)
+    debs = archive.alone([*packages(archive, flavour), "busybox-static", "qemu-efi-aarch64"], folder)
     progress(f"{release} ({flavour}): kernel, its modules and initramfs")
     unpack(debs, tree)
     images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
@@ -107,8 +115,13 @@ def _build(release: Release, flavour: str, folder: Path) -> None:
     guest = folder / "guest"
     guest.mkdir()
     shutil.copy(folder / "Image", guest)
-    in_guest = [found[name] for name in closure(IN_GUEST, found)]
-    (guest / "initramfs.cpio.gz").write_bytes(gzip.compress(initramfs.for_guest(busybox, in_guest), mtime=0))
+    for name, wanted in (("initramfs.cpio.gz", IN_GUEST), ("devices.cpio.gz", IN_GUEST_WITH_DEVICES)):
+        in_guest = [found[module] for module in closure(wanted, found)]
+        (guest / name).write_bytes(gzip.compress(initramfs.for_guest(busybox, in_guest), mtime=0))
+    shutil.copy(tree / "usr/share/qemu-efi-aarch64/QEMU_EFI.fd", guest / "code.fd")
+    for name, mib in (("code.fd", FIRMWARE_MIB), ("vars.fd", FIRMWARE_MIB), ("disk.img", DISK_MIB)):
+        with (guest / name).open("ab") as file:
+            file.truncate(mib << 20)
     make_image(guest, folder / "guest.ext4")
     for deb in debs:
         deb.unlink()

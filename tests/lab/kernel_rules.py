@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tests.lab import rehearsals
-from vgicmgr.kvm import its, vcpu, vgic_v2, vgic_v3
-from vgicmgr.kvm.attribute import Attribute
-from vgicmgr.kvm.errors import KvmError
-from vgicmgr.kvm.system import System
 from vgicmgr.guest.plan import (
     Call,
     CreateDevice,
@@ -32,6 +28,10 @@ from vgicmgr.guest.plan import (
     call_plan,
 )
 from vgicmgr.guest.scratch import ScratchVM, rehearse
+from vgicmgr.kvm import its, vcpu, vgic_v2, vgic_v3
+from vgicmgr.kvm.attribute import Attribute
+from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.system import System
 
 GICV3 = "GICv3, ITS, PMU and SVE"
 GICV2 = "GICv2, no PMU, no SVE"

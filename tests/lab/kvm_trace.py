@@ -11,8 +11,6 @@ from tests.lab import debian
 from tests.lab.errors import Prerequisite
 from tests.lab.host import Host
 from tests.lab.spec import Release
-from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
-from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.guest.plan import (
     AddVFIOFile,
     Call,
@@ -27,6 +25,8 @@ from vgicmgr.guest.plan import (
     SetVCPUAttribute,
     SetVectorLengths,
 )
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.attribute import Attribute
 
 SOURCE = Path(__file__).parent / "inside" / "kvm_trace.c"
 

@@ -23,6 +23,8 @@ class Files:
     agent_socket: Path
     console_socket: Path
     console_log: Path
+    device_tree: Path | None = None
+    """In place of the machine's own."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def arguments(spec: HostSpec, files: Files, link: Link | None = None) -> list[st
             argv += ["-netdev", f"hubport,id=port{number},hubid=0,netdev=cable{number}"]
         argv += ["-netdev", "hubport,id=net,hubid=0"]
         argv += ["-device", f"virtio-net-pci,netdev=net,mac={link.mac},romfile="]
+    if files.device_tree:
+        argv += ["-dtb", str(files.device_tree)]
     for device in spec.devices:
         argv += ["-device", device]
     return argv

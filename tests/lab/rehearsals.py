@@ -8,13 +8,14 @@ tests.lab.rehearsals forever`` rehearses 512 vCPUs again and again, until a sign
 import errno
 import json
 import sys
-from vgicmgr.dataclass import replace
 
-from vgicmgr.kvm.system import System
-from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-from vgicmgr.guest.configuration import MSIController, Region, VGICConfiguration
+from vgicmgr.dataclass import replace
+from vgicmgr.guest.configuration import Region, VGICConfiguration
 from vgicmgr.guest.plan import SetDeviceAttribute, SetVCPUAttribute, call_plan, representative_vcpus
 from vgicmgr.guest.scratch import ScratchVM, rehearse
+from vgicmgr.kvm.system import System
+from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.qemu.gic import MSIController
 
 LOW, HIGH = 0x080A_0000, 0x40_0000_0000
 """Where QEMU's virt machine has its redistributors."""

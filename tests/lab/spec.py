@@ -38,6 +38,8 @@ class HostSpec:
     devices: tuple[str, ...] = ()
     """Further ``-device`` arguments, such as a PCI device to pass through."""
     smmuv3: bool = False
+    vgic: bool = True
+    """False: the device tree gives the GIC no maintenance interrupt, without which KVM offers no vGIC."""
     kernel_arguments: tuple[str, ...] = ()
     outer: Release | None = None
     """The release whose QEMU the host runs in; None: this machine's own."""
@@ -69,5 +71,10 @@ HOSTS: Mapping[str, HostSpec] = {
     "gicv4": HostSpec(gic=4, kernel_arguments=("kvm-arm.vgic_v4_enable=1",)),
     "nested": HostSpec(Release.SID, cpu="max", kernel_arguments=("kvm-arm.mode=nested",), outer=Release.SID),
     "smmuv3": HostSpec(smmuv3=True, devices=("e1000e,romfile=",)),
+    "16k": HostSpec(page_kib=16),
+    "50mhz": HostSpec(cpu_options=("cntfrq=50000000",)),
+    "100mhz": HostSpec(cpu_options=("cntfrq=100000000",)),
+    "mitigations-off": HostSpec(kernel_arguments=("mitigations=off",)),
+    "no-vgic": HostSpec(cpu="cortex-a57", gic=2, vgic=False),
 }
 """The hosts with a name: the releases as they are, and hosts that lack something or are of another make."""

@@ -6,7 +6,6 @@ QEMU refuses one, so must vgicmgr.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +18,16 @@ from tests.lab.conftest import LabHost
 from tests.lab.errors import Prerequisite
 from tests.lab.qemus import Qemu, qemu
 from tests.lab.spec import HOSTS, Release
-from vgicmgr.domain.devices import read_devices
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.xml import read_domain
+from vgicmgr.guest.document import qemu_arguments
+from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.host.assumed import ASSUMED_HOST
+from vgicmgr.host.documented import read_document
 from vgicmgr.qemu import virt
 from vgicmgr.qemu.devicetree import Node, read_device_tree
+from vgicmgr.qemu.gic import MSIController
 from vgicmgr.qemu.machine import Version
-from vgicmgr.guest.configuration import MSIController
-from vgicmgr.guest.document import qemu_arguments
-from vgicmgr.guest.hostfacts import facts_of_document
-from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.qemu.program import KnownQEMU
 
 GIB = 1 << 30
 VCPUS = (1, 2, 8, 9, 64, 123, 124, 512)
@@ -223,7 +223,7 @@ def differences(resolution: Resolution, tree: Node, case: Case) -> Iterator[str]
 def compare(qemu: Qemu, version: Version, case: Case, folder: Path, *, again: bool) -> Iterator[str]:
     """What is wrong with vgicmgr's answer to this case; with ``again``, the arguments it prints are tried, too."""
     xml = case.xml()
-    resolution = resolve(read_domain(xml), devices=read_devices(xml), qemu=version)
+    resolution = resolve(read_domain(xml), ASSUMED_HOST, qemu=KnownQEMU(version))
     blob = folder / f"{abs(hash(case))}.dtb"
     tree, words = dump(qemu, case.arguments(), case.memory, blob)
     if tree is None and resolution.configuration:
@@ -259,7 +259,7 @@ def test_the_configuration_is_the_device_tree(release: Release, tmp_path: Path) 
 def test_a_difference_is_found(tmp_path: Path) -> None:
     """The comparison itself: a tree of another GIC, MSI controller, PMU and number of vCPUs."""
     case = Case("virt", 4)
-    resolution = resolve(read_domain(case.xml()), devices=read_devices(case.xml()))
+    resolution = resolve(read_domain(case.xml()), ASSUMED_HOST)
     this = qemu(Release.TRIXIE)
     for other, difference in (
         (Case("virt", 4, gic="2"), "GICv3 is not in the device tree"),
@@ -301,16 +301,14 @@ def test_under_kvm_the_configuration_is_the_device_tree_too(lab_host: LabHost, k
     host = lab_host(HOSTS[kind])
     host.run(["sysctl", "-qw", "vm.overcommit_memory=1"], check=True)
     told = host.run(["python3", "-m", "vgicmgr.cli", "check-host", "--format", "json"])
-    facts = facts_of_document(json.loads(told.stdout))
+    facts = read_document(told.stdout.encode())
     found = re.search(r"version (\d+)\.(\d+)", host.run(["qemu-system-aarch64", "--version"], check=True).stdout)
     assert found
     wrong = []
     for case in KVM_CASES:
         xml = case.xml().replace(b"type='qemu'", b"type='kvm'", 1)
         xml = xml.replace(b"<cpu mode='custom'><model>cortex-a57</model></cpu>", b"<cpu mode='host-passthrough'/>")
-        resolution = resolve(
-            read_domain(xml), devices=read_devices(xml), host=facts, qemu=(int(found[1]), int(found[2]))
-        )
+        resolution = resolve(read_domain(xml), facts, qemu=KnownQEMU((int(found[1]), int(found[2]))))
         arguments = [word.replace("cortex-a57", "host") for word in case.arguments()]
         backend = f"memory-backend-ram,id=ram,size={case.memory},reserve=off"
         more = (

@@ -4,7 +4,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
@@ -16,10 +15,11 @@ from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, SMALL, Case
 from tests.lab.matrix.run import NAME, VGICMGR, document, move, start
 from tests.lab.matrix.table import row
 from tests.lab.pair import Pair
-from vgicmgr.migration.document import from_document
-from vgicmgr.migration.incoming import read_incoming
-from vgicmgr.migration.record import ABIRecord, Place, to_xml
+from vgicmgr.dataclass import replace
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id
+from vgicmgr.migration.document import from_document
+from vgicmgr.migration.record import ABIRecord, RecordKind, read_record, to_xml
 
 SECONDS = 30.0
 DROP_IN = "/etc/libvirt/hooks/qemu.d/50-vgicmgr"
@@ -64,9 +64,9 @@ def without_hook(pair: Pair) -> None:
 
 def record(on: Host, *, host: bool = False) -> ABIRecord | None:
     """What stands in the live domain: of its boot, or of the host that it moved to."""
-    incoming = read_incoming(on.run(["virsh", "dumpxml", NAME], check=True).stdout.encode())
-    element = incoming.host if host else incoming.element
-    return element.record() if element else None
+    domain = read_domain(on.run(["virsh", "dumpxml", NAME], check=True).stdout.encode())
+    element = domain.host_record if host else domain.record
+    return read_record(element) if element else None
 
 
 def wait_for_record(on: Host, *, host: bool = False) -> ABIRecord:
@@ -78,7 +78,7 @@ def wait_for_record(on: Host, *, host: bool = False) -> ABIRecord:
 
 
 def set_record(host: Host, xml: str) -> None:
-    argv = ["virsh", "metadata", NAME, Place.BOOT.value, "--live", "--key", "vgicmgr-abi", "--set", xml]
+    argv = ["virsh", "metadata", NAME, RecordKind.BOOT.value, "--live", "--key", "vgicmgr-abi", "--set", xml]
     host.run(argv, check=True)
 
 
@@ -167,7 +167,7 @@ def impossible(good: ABIRecord) -> ABIRecord:
 def test_without_a_record_the_policy_decides(pair: Pair) -> None:
     start(pair.first, GUESTS["plain"].xml(NAME))
     wait_for_record(pair.first)
-    pair.first.run(["virsh", "metadata", NAME, Place.BOOT.value, "--live", "--remove"], check=True)
+    pair.first.run(["virsh", "metadata", NAME, RecordKind.BOOT.value, "--live", "--remove"], check=True)
     xml = sent(pair.first)
     assert asked(pair.second, xml).exit_code == 0
     pair.second.push("/etc/vgicmgr/vgicmgr.conf", "[findings]\nmissing-record = enforce\n")

@@ -32,10 +32,10 @@ from tests.lab.qmp import push_library
 from tests.lab.spec import HOSTS, Release
 from tests.lab.test_device_tree import Case
 from vgicmgr.cli import main
-from vgicmgr.qemu.qmp import MonitorLost, MonitorSilent, socket_monitor
-from vgicmgr.qemu.running import ask_socket
 from vgicmgr.guest.inspection import Inspection, inspect_machine
 from vgicmgr.guest.inspectiondocument import SCHEMA
+from vgicmgr.qemu.qmp import MonitorLost, MonitorSilent, socket_monitor
+from vgicmgr.qemu.running import ask_socket
 
 CASES = (
     Case("virt", 1),

@@ -14,8 +14,8 @@ from tests.lab.domains import Guest
 from tests.lab.host import Host
 from tests.lab.spec import HostSpec, Release
 from tests.lab.vfio_host import DEVICES, NVME, OTHER, PAIR, bind, bound, held_open, prepared, spec
-from vgicmgr.kvm import vfio
 from vgicmgr.guest.plan import AddVFIOFile, Call, CreateDevice
+from vgicmgr.kvm import vfio
 
 VGICMGR = ["python3", "-m", "vgicmgr.cli"]
 HOOK = ["python3", "-m", "vgicmgr.hook", "guest", "prepare", "begin", "-"]

@@ -4,7 +4,6 @@ QEMU runs with a library before it that writes its ioctls down (``inside/kvm_tra
 ``translate --format qemu-args`` gives, and once started by libvirt from the domain XML itself.
 """
 
-import json
 from dataclasses import dataclass
 
 import pytest
@@ -14,13 +13,13 @@ from tests.lab.conftest import LabHost
 from tests.lab.domains import Guest
 from tests.lab.host import Host
 from tests.lab.spec import HOSTS, HostSpec, Release
-from vgicmgr.domain.devices import QEMU_NAMESPACE, read_devices
-from vgicmgr.domain.settings import read_domain
-from vgicmgr.kvm import its
+from vgicmgr.domain.domain import QEMU_NAMESPACE
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.guest.document import qemu_arguments
-from vgicmgr.guest.hostfacts import HostFacts, facts_of_document
 from vgicmgr.guest.plan import Call, CreateDevice, SetVCPUAttribute, SetVectorLengths, call_plan
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.host.documented import DocumentedHost, read_document
+from vgicmgr.kvm import its
 
 
 @dataclass(frozen=True)
@@ -76,20 +75,20 @@ CASES = [
 QUIT = b'{"execute": "qmp_capabilities"}{"execute": "quit"}'
 
 
-_facts: dict[HostSpec, HostFacts] = {}
+_facts: dict[HostSpec, DocumentedHost] = {}
 
 
-def facts(host: Host) -> HostFacts:
+def facts(host: Host) -> DocumentedHost:
     """Asked of each kind of host once."""
     if host.spec not in _facts:
         document = host.run(["python3", "-m", "vgicmgr.cli", "check-host", "--format", "json"]).stdout
-        _facts[host.spec] = facts_of_document(json.loads(document))
+        _facts[host.spec] = read_document(document.encode())
     return _facts[host.spec]
 
 
 def resolution_of(domain: Domain, host: Host) -> Resolution:
     xml = domain.xml().encode()
-    return resolve(read_domain(xml), devices=read_devices(xml), host=facts(host))
+    return resolve(read_domain(xml), facts(host))
 
 
 def planned(domain: Domain, resolution: Resolution) -> tuple[Call, ...]:

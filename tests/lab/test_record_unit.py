@@ -13,7 +13,7 @@ from tests.lab.conftest import LabHost
 from tests.lab.connection import Result
 from tests.lab.matrix.cases import GUESTS
 from tests.lab.spec import HOSTS
-from vgicmgr.migration.incoming import read_incoming
+from vgicmgr.domain.xml import read_domain
 
 SECONDS = 120.0
 GUEST = "a guest-1"
@@ -66,7 +66,7 @@ def test_a_guest_that_starts_gets_its_record_by_the_unit(beside_systemd: Command
     beside_systemd("virsh", "create", "/run/guest.xml")
     unit = beside_systemd("systemd-escape", "--template=vgicmgr-record@.service", GUEST).stdout.strip()
     deadline = time.monotonic() + SECONDS
-    while read_incoming(beside_systemd("virsh", "dumpxml", GUEST).stdout.encode()).element is None:
+    while read_domain(beside_systemd("virsh", "dumpxml", GUEST).stdout.encode()).record is None:
         assert time.monotonic() < deadline, beside_systemd("systemctl", "status", unit, check=False).stdout
         time.sleep(1)
     while beside_systemd("systemctl", "is-active", unit, check=False).stdout.strip() != "inactive":

@@ -1,4 +1,4 @@
-"""``vgicmgr rehearse`` on real kernels: few vCPUs tell what all would, nothing is left behind, and what it prints."""
+"""``vgicmgr rehearse`` on real kernels: few vCPUs show what all would, nothing is left behind, and what it prints."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def host_of(release: Release, gic: int) -> HostSpec:
 
 @pytest.mark.parametrize("gic", [3, 2])
 @pytest.mark.parametrize("release", Release)
-def test_the_telling_vcpus_tell_what_all_would(release: Release, gic: int, lab_host: LabHost) -> None:
+def test_the_representative_vcpus_show_what_all_would(release: Release, gic: int, lab_host: LabHost) -> None:
     host = lab_host(host_of(release, gic))
     result = host.run(["python3", "-m", "tests.lab.rehearsals", str(gic)], cwd=CHECKOUT, timeout=180, check=True)
     outcomes = json.loads(result.stdout)

@@ -13,7 +13,7 @@ from tests.lab.conftest import LabHost
 from tests.lab.domains import INITRD, KERNEL
 from tests.lab.host import Host
 from tests.lab.spec import HOSTS
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.domain.xml import read_domain
 
 EXAMPLES = Path(__file__).parents[2] / "xml"
 VGICMGR = ("python3", "-m", "vgicmgr.cli")

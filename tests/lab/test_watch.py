@@ -2,7 +2,6 @@
 
 import re
 import time
-from vgicmgr.dataclass import replace
 
 import pytest
 
@@ -11,7 +10,8 @@ from tests.lab.domains import Guest
 from tests.lab.host import Host
 from tests.lab.pair import Pair
 from tests.lab.spec import HOSTS
-from vgicmgr.migration.record import Place
+from vgicmgr.dataclass import replace
+from vgicmgr.migration.record import RecordKind
 
 FITS = Guest("watched", gic="<gic version='3'/>")
 MOVES = replace(FITS, os_type="<type arch='aarch64' machine='virt-7.2'>hvm</type>")  # a type that all QEMUs here have
@@ -185,7 +185,7 @@ def start_with_record(host: Host) -> None:
     """A guest that has its ABI record, by which its migration is judged."""
     host.push("/tmp/watched.xml", MOVES.xml())
     assert virsh(host, "create", "/tmp/watched.xml") == ""
-    recorded = f"until virsh dumpxml watched | grep -q {Place.BOOT.value}; do sleep 0.5; done"
+    recorded = f"until virsh dumpxml watched | grep -q {RecordKind.BOOT.value}; do sleep 0.5; done"
     host.run(["sh", "-c", recorded], timeout=SECONDS, check=True)
 
 

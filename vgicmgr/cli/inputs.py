@@ -73,7 +73,10 @@ def add_host(parser: ArgumentParser) -> None:
 
 
 def translate(xml: bytes, options: Namespace) -> "Resolution":
-    """The resolution of a domain XML by :func:`add_host`'s options; raises :class:`~vgicmgr.errors.VgicmgrError`."""
+    """The resolution of a domain XML by the options of :func:`add_host`.
+
+    Raises :class:`~vgicmgr.errors.VgicmgrError`.
+    """
     with resolved(xml, options) as (resolution, _):
         return resolution
 

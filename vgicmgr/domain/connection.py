@@ -101,7 +101,7 @@ class Connection:
         return number // 1_000_000, number // 1_000 % 1_000
 
     def libvirt_version(self) -> str:
-        """libvirt's version, as ``11.3.0``; raises :class:`LibvirtError`."""
+        """The version of libvirt, as ``11.3.0``; raises :class:`LibvirtError`."""
         with refusals("libvirt's version"):
             return _dotted(self._raw.getLibVersion())
 

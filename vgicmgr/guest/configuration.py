@@ -53,8 +53,8 @@ class VGICConfiguration:
     those that exist at boot, ``max_vcpus`` with the hotpluggable ones. ``ipa_bits`` is what the VM is made with (0: the
     kernel's default of 40, as QEMU does where the kernel has no KVM_CAP_ARM_VM_IPA_SIZE). ``nr_irqs`` counts SGIs, PPIs
     and SPIs. ``features`` are the vCPUs' KVM_ARM_VCPU_* features, ``target`` is the KVM_ARM_TARGET_* that they are made
-    with (empty: the host's preferred one); ``sve_vector_lengths`` are in bits and empty without SVE. ``psci_version`` is
-    the value of KVM_REG_ARM_PSCI_VERSION where the domain chooses it.
+    with (empty: the host's preferred one); ``sve_vector_lengths`` are in bits and empty without SVE. ``psci_version``
+    is the value of KVM_REG_ARM_PSCI_VERSION where the domain chooses it.
     """
 
     machine: str

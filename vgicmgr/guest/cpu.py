@@ -121,7 +121,7 @@ def _check_model(cpu: CPU, machine: Machine, host: "HostFacts", notes: Notes) ->
     elif cpu.target and host.takes_target(cpu.target) is False:
         notes.find(
             "cpu-model-unsupported",
-            f"the CPU model '{model}' is asked for, but {host.name} has another CPU, and KVM gives guests the host's own",
+            f"the CPU model '{model}' is asked for, but {host.name} has another CPU, and KVM gives guests its own",
             _HOST_PASSTHROUGH,
         )
 
@@ -140,8 +140,8 @@ def _check_properties(cpu: CPU, machine: Machine, notes: Notes) -> None:
     if cpu.get("kvm-psci-version") is not None and machine.qemu.psci_property is False:
         notes.find(
             "cpu-property-unknown",
-            "the domain sets the CPU property kvm-psci-version, which this QEMU does not have, so that the guest does not "
-            "start",
+            "the domain sets the CPU property kvm-psci-version, which this QEMU does not have, so that the guest does "
+            "not start",
             "use QEMU 11 or newer, or boot the guest without the property",
         )
 

@@ -34,7 +34,7 @@ def check_root_ports(domain: Domain, msi: MSIController, notes: Notes) -> None:
 
 
 def resolve_host_devices(
-    domain: Domain, machine: Machine, msi: MSIController, gicv2m_spis: int, host: "HostFacts", notes: Notes
+    domain: Domain, machine: Machine, msi: MSIController, host: "HostFacts", notes: Notes, *, gicv2m_spis: int
 ) -> tuple[str, ...]:
     """What KVM's VFIO device is told of, and the findings about the domain's assigned devices."""
     devices = host_devices(domain, machine)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Wish:
-    """A GIC version as it is asked for (``3``, ``host``, ``max``; empty: QEMU's default), by whom, and in whose words."""
+    """A GIC version as it is asked for (``3``, ``host``, ``max``), by whom, and in whose words."""
 
     version: str
     source: Source
@@ -53,7 +53,7 @@ def resolve_gic_version(domain: Domain, machine: Machine, host: "HostFacts", ipa
             "set <gic version='3'/>, or remove it",
         )
     if version not in supported:
-        raise _refusal(wish, version, supported, machine, host, notes)
+        raise _refusal(wish, version, supported, machine=machine, host=host, notes=notes)
     return version
 
 
@@ -92,7 +92,7 @@ def _wish(domain: Domain, machine: Machine, supported: frozenset[int]) -> _Wish:
 
 
 def _refusal(
-    wish: _Wish, version: int, supported: frozenset[int], machine: Machine, host: "HostFacts", notes: Notes
+    wish: _Wish, version: int, supported: frozenset[int], *, machine: Machine, host: "HostFacts", notes: Notes
 ) -> Exception:
     if machine.in_kernel:
         device = f" (KVM_CREATE_DEVICE of KVM_DEV_TYPE_ARM_VGIC_V{version}: ENODEV)" if version in (2, 3) else ""

@@ -1,7 +1,7 @@
 """The machine a domain comes to: accelerator, machine type, its properties, and where the GIC is made.
 
-Sources: libvirt's ``src/qemu/qemu_command.c`` and ``qemu_postparse.c``; QEMU's ``system/vl.c`` (configure_accelerators),
-``accel/kvm/kvm-all.c`` (kvm_irqchip_create) and ``hw/arm/virt.c`` (machvirt_init).
+Sources: libvirt's ``src/qemu/qemu_command.c`` and ``qemu_postparse.c``; QEMU's ``system/vl.c``
+(configure_accelerators), ``accel/kvm/kvm-all.c`` (kvm_irqchip_create) and ``hw/arm/virt.c`` (machvirt_init).
 """
 
 from vgicmgr.dataclass import dataclass, replace
@@ -10,7 +10,7 @@ from vgicmgr.findings import Severity
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.notes import Notes, Refused
 from vgicmgr.qemu import virt
-from vgicmgr.qemu.arguments import ArgumentError, Arguments, number, read_arguments, size
+from vgicmgr.qemu.arguments import ArgumentError, Arguments, read_arguments
 from vgicmgr.qemu.machine import Version, machine_version
 from vgicmgr.qemu.virt import Properties
 
@@ -87,8 +87,8 @@ def check_architecture(domain: Domain, notes: Notes) -> None:
     if domain.arch not in ("aarch64", "armv7l") or domain.virt_type not in ("kvm", "qemu"):
         raise notes.refuse(
             "machine-unsupported",
-            f"the domain is of type '{domain.virt_type[:20]}' and architecture '{domain.arch[:20]}', which vgicmgr does "
-            "not judge",
+            f"the domain is of type '{domain.virt_type[:20]}' and architecture '{domain.arch[:20]}', which vgicmgr "
+            "does not judge",
             "vgicmgr is for <domain type='kvm'> (or 'qemu') with <type arch='aarch64' machine='virt…'>",
         )
     if domain.launch_security:
@@ -103,22 +103,14 @@ def with_arguments(domain: Domain, arguments: Arguments, notes: Notes) -> Domain
     """The domain with the vCPUs and the memory that its own ``-smp`` and ``-m`` set; raises :class:`Refused`."""
     if not arguments.smp and not arguments.memory:
         return domain
+    from vgicmgr.qemu import size  # few domains have any
+
     try:
-        counts = {name: number(name, value) for name, value in arguments.smp if name in ("cpus", "maxcpus")}
-        sizes = {name: size(name, value) for name, value in arguments.memory if name in ("size", "maxmem")}
-        slots = next((number(name, value) for name, value in arguments.memory if name == "slots"), domain.memory_slots)
+        current, most = size.vcpus(domain, arguments)
+        memory, max_memory, slots = size.memory(domain, arguments)
     except ArgumentError as error:
         raise refuse_argument(error, notes) from None
-    vcpus = counts.get("cpus") or domain.current_vcpus
-    most = counts.get("maxcpus") or (vcpus if domain.vcpus == domain.current_vcpus else max(domain.vcpus, vcpus))
-    return replace(
-        domain,
-        current_vcpus=vcpus,
-        vcpus=most,
-        memory=sizes.get("size") or domain.memory,
-        max_memory=sizes.get("maxmem") or domain.max_memory,
-        memory_slots=slots,
-    )
+    return replace(domain, current_vcpus=current, vcpus=most, memory=memory, max_memory=max_memory, memory_slots=slots)
 
 
 def _check_unread(domain: Domain, arguments: Arguments, notes: Notes) -> None:
@@ -126,12 +118,13 @@ def _check_unread(domain: Domain, arguments: Arguments, notes: Notes) -> None:
     if unread:
         notes.find(
             "argument-not-judged",
-            f"the domain changes QEMU by {', '.join(unread)[:200]}, which may change the guest in ways that are not judged",
+            f"the domain changes QEMU by {', '.join(unread)[:200]}, which may change the guest in ways that vgicmgr "
+            "does not judge",
         )
 
 
 def _accelerator(domain: Domain, arguments: Arguments, notes: Notes) -> bool:
-    """Whether KVM accelerates the guest. libvirt says it by ``-accel``, beside which QEMU refuses ``-machine accel=``."""
+    """Whether KVM accelerates the guest: libvirt says it by ``-accel``; QEMU refuses ``-machine accel=`` beside it."""
     kvm = domain.virt_type == "kvm"
     others = set(arguments.accelerators) - {"kvm" if kvm else "tcg"}
     if others or arguments.machine_accelerator:

@@ -55,7 +55,7 @@ def check_its(msi: MSIController, host: "HostFacts", ipa_bits: int, notes: Notes
         notes.find(
             "its-unsupported",
             f"the machine has an ITS, but KVM on {host.name} cannot make one (KVM_DEV_TYPE_ARM_VGIC_ITS)",
-            "switch it off: <qemu:commandline><qemu:arg value='-machine'/><qemu:arg value='its=off'/></qemu:commandline>; "
-            "or use a host whose 'vgicmgr check-host' shows an ITS",
+            "switch it off: <qemu:commandline><qemu:arg value='-machine'/><qemu:arg value='its=off'/>"
+            "</qemu:commandline>; or use a host whose 'vgicmgr check-host' shows an ITS",
             severity=missing(host),
         )

@@ -1,4 +1,4 @@
-"""What is said while a domain is resolved: who decided what, and what was found. Written along the way, read at its end."""
+"""What is said while a domain is resolved: who decided what, and what was found. Nobody reads it before the end."""
 
 from vgicmgr.findings import Finding, Severity, finding
 from vgicmgr.guest.configuration import Decision, Source

@@ -69,7 +69,7 @@ def check_intid(intid: int, vcpus: int, address_map: AddressMap, notes: Notes) -
     if intid >= 32 and vcpus > 1:
         notes.find(
             "pmu-interrupt-shared",
-            f"{asked} of {vcpus} vCPUs, but an SPI must be a different one on each vCPU (only a PPI is the same on all)",
+            f"{asked} of {vcpus} vCPUs, but an SPI must differ on each vCPU (only a PPI is the same on all)",
             "choose a PPI, 16 to 31",
         )
     if intid >= address_map.nr_irqs:
@@ -90,15 +90,15 @@ def _check_without(cpu: "CPU", machine: Machine, host: "HostFacts", notes: Notes
     elif cpu.get("pmu") is not None and takes is False:
         notes.find(
             "pmu-unsupported",
-            f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), and "
-            f"there QEMU {'.'.join(map(str, machine.qemu_version or ()))} has no property pmu to switch off",
+            f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), "
+            f"and there QEMU {'.'.join(map(str, machine.qemu_version or ()))} has no property pmu to switch off",
             _NO_ELEMENT,
         )
     elif cpu.get("pmu") is not None and takes is None:
         notes.find(
             "pmu-off",
-            f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), and "
-            "there QEMU 9.1 and later have no property pmu to switch off",
+            f"<pmu state='off'/> is asked for, but KVM on {host.name} has no PMU for guests (KVM_CAP_ARM_PMU_V3 is 0), "
+            "and there QEMU 9.1 and later have no property pmu to switch off",
             _NO_ELEMENT,
         )
 

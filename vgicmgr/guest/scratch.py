@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Protocol, Self
 
     class HasVM(Protocol):
-        """Who may have a VM that was made with the same bits and not been used up (:class:`vgicmgr.host.kernel.Kernel`)."""
+        """Who may have a VM to give that was not used up (:class:`vgicmgr.host.kernel.Kernel`)."""
 
         def take_vm(self, ipa_bits: int) -> VM | None:
             """That VM, which is the taker's from then on."""

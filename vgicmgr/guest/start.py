@@ -1,4 +1,4 @@
-"""Whether a domain can start on a host: it is resolved there, and on this host's own kernel brought up on a scratch VM."""
+"""Whether a domain can start on a host: it is resolved, and on this host's own kernel brought up on a scratch VM."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -26,7 +26,7 @@ _IRQ_LINE_VCPUS = 256
 
 @dataclass(frozen=True)
 class _Limit:
-    """At most ``limit`` of the ``count`` vCPUs that are held against it; why, and what to do besides having fewer."""
+    """At most ``limit`` of the ``count`` vCPUs that are held against it; why, and what else can be done."""
 
     count: int
     limit: int
@@ -35,7 +35,7 @@ class _Limit:
 
 
 def resolve_vcpus(
-    domain: Domain, machine: Machine, version: int, address_map: AddressMap, host: "HostFacts", notes: Notes
+    domain: Domain, machine: Machine, address_map: AddressMap, host: "HostFacts", notes: Notes, *, version: int
 ) -> tuple[RedistributorRegion, ...]:
     """The redistributor regions in use, of a GICv2 none; raises :class:`Refused` for too many vCPUs."""
     most = 512 if machine.since(virt.MAX_512_VCPUS_SINCE) else 255
@@ -49,8 +49,8 @@ def resolve_vcpus(
     if domain.hotpluggable_vcpus or domain.current_vcpus < domain.vcpus:
         notes.find(
             "vcpu-hotplug",
-            f"{domain.vcpus} vCPUs are declared and {domain.current_vcpus} are there at boot, but QEMU's 'virt' machine "
-            "plugs no vCPUs",
+            f"{domain.vcpus} vCPUs are declared and {domain.current_vcpus} exist at boot, but QEMU's 'virt' plugs no "
+            "vCPUs",
             f"set <vcpu>{domain.current_vcpus}</vcpu>",
         )
     return place_redistributors(domain, version, address_map, Source.MACHINE, notes)

@@ -1,14 +1,13 @@
-"""Our wishes (:mod:`vgicmgr.domain.metadata`) laid over a configuration: what of them can be granted, and how it is said.
+"""Our wishes (:mod:`vgicmgr.domain.metadata`) laid over a configuration: what can be granted, and how it is said.
 
 A wish changes what the machine would have by itself; where nothing can, that is a finding, and the machine's own stays.
 """
 
 from itertools import pairwise
 
-from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.metadata import Unsatisfied, Wishes
 from vgicmgr.findings import Severity
-from vgicmgr.guest.addressmap import AddressMap
+from vgicmgr.guest.addressmap import DEVICE_NAMES, AddressMap
 from vgicmgr.guest.configuration import Region, Source
 from vgicmgr.guest.machine import Machine
 from vgicmgr.guest.msi import MSI_NAMES
@@ -24,58 +23,51 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts
 
-NO_WISHES = Wishes()
-
 ALIGNMENT = {"gicv2": 4 << 10, "gicv3": 64 << 10}
 """Of the GIC's frames, in bytes (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst, arm-vgic-its.rst)."""
 
-DEVICE_NAMES = {
-    "distributor": "distributor",
-    "cpu-interface": "CPU interface",
-    "redistributors": "first redistributors",
-    "high-redistributors": "high redistributors",
-    "its": "ITS",
-    "gicv2m": "GICv2m",
-}
 
-
-@dataclass(frozen=True)
-class Granted:
-    """The MSI controller, and the ``-machine`` properties that say what libvirt has no element for."""
-
-    msi: MSIController
-    machine_options: tuple[tuple[str, str], ...] = ()
+NO_WISHES = Wishes()
 
 
 def grant_msi(
-    wishes: Wishes, default: MSIController, version: int, machine: Machine, host: "HostFacts", notes: Notes
-) -> Granted:
-    """The MSI controller that is wished for on QEMU's ``virt``, or the machine's own."""
+    wishes: Wishes, default: MSIController, machine: Machine, host: "HostFacts", notes: Notes, *, version: int
+) -> tuple[MSIController, tuple[tuple[str, str], ...]]:
+    """The MSI controller that is wished for on QEMU's ``virt``, or the machine's own.
+
+    And the ``-machine`` properties that say it: libvirt has no element for it.
+    """
     wish = _wished_msi(wishes, version, notes)
     if wish is None or wish is default:
         if wish is not None:
             notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-        return Granted(default)
+        return default, ()
     words = f"the wish for {MSI_NAMES[wish]} as MSI controller"
     if machine.properties.msi not in ("", "auto") or machine.properties.its is not None:
         notes.find("wish-contradiction", f"{words} is contradicted by <qemu:commandline>", "remove one of them")
-        return Granted(default)
-    option = _its_option(wish, words, version, machine, host, wishes, notes)
-    if option is None and not (wish is MSIController.ITS):
-        option = _msi_option(wish, words, default, version, machine, wishes, notes)
+        return default, ()
+    if wish is MSIController.ITS:
+        why_not = _no_its(version, machine, host)
+        option = None if why_not else ("its", "on")
+    elif wish is MSIController.NONE and version != 2:
+        why_not, option = None, ("its", "off")
+    else:
+        why_not, option = _msi_option(wish, default, version, machine)
+    if why_not:
+        cannot_honour(f"{words} {why_not[0]}", why_not[1], wishes, notes)
     if option is None:
-        return Granted(default)
+        return default, ()
     notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-    return Granted(wish, (option,))
+    return wish, (option,)
 
 
 def grant_msi_by_map(
     wishes: Wishes, default: MSIController, version: int, address_map: AddressMap, notes: Notes
-) -> Granted:
+) -> MSIController:
     """The MSI controller that is wished for under another VMM, or the map's own."""
     wish = _wished_msi(wishes, version, notes)
     if wish is None:
-        return Granted(default)
+        return default
     possible = {
         MSIController.ITS: address_map.its is not None and version != 2,
         MSIController.GICV2M: address_map.gicv2m is not None,
@@ -89,9 +81,9 @@ def grant_msi_by_map(
             wishes,
             notes,
         )
-        return Granted(default)
+        return default
     notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-    return Granted(wish)
+    return wish
 
 
 def grant_pmu(wishes: Wishes, intid: int | None, vcpus: int, address_map: AddressMap, notes: Notes) -> int | None:
@@ -168,7 +160,8 @@ def check_map(address_map: AddressMap, notes: Notes) -> None:
         if region.end > next_region.base:
             notes.find(
                 "address-overlap",
-                f"the {name} ({region.base:#x} to {region.end - 1:#x}) and the {next_name} ({next_region.base:#x}) overlap",
+                f"the {name} ({region.base:#x} to {region.end - 1:#x}) and the {next_name} "
+                f"({next_region.base:#x}) overlap",
                 "choose other addresses",
             )
 
@@ -190,59 +183,33 @@ def _wished_msi(wishes: Wishes, version: int, notes: Notes) -> MSIController | N
         return msi or (MSIController.NONE if version != 2 else None)
     raise notes.refuse(
         "wish-contradiction",
-        f"the wishes <its state='{'on' if wishes.its else 'off'}'/> and <msi controller='{wishes.msi}'/> contradict each "
-        "other",
+        f"the wishes <its state='{'on' if wishes.its else 'off'}'/> and <msi controller='{wishes.msi}'/> contradict "
+        "each other",
         "remove one of them",
     )
 
 
-def _its_option(
-    wish: MSIController,
-    words: str,
-    version: int,
-    machine: Machine,
-    host: "HostFacts",
-    wishes: Wishes,
-    notes: Notes,
-) -> tuple[str, str] | None:
-    """The property ``its`` where it says the wish: an ITS, or none with a GICv3."""
-    if wish is MSIController.NONE and version != 2:
-        return "its", "off"
-    if wish is not MSIController.ITS:
-        return None
+def _no_its(version: int, machine: Machine, host: "HostFacts") -> tuple[str, str] | None:
+    """Why a wish for an ITS cannot be met, and what to do; None where it can."""
     if version == 2:
-        cannot_honour(f"{words} cannot be met: a GICv2 has none", "set <gic version='3'/>", wishes, notes)
-    elif not machine.kvm and not machine.since(virt.TCG_ITS_SINCE):
-        cannot_honour(
-            f"{words} cannot be met: before virt-6.2 there is none under TCG", "use virt-6.2 or newer", wishes, notes
-        )
-    elif machine.kvm and not host.its(host.ipa_bits):
-        cannot_honour(
-            f"{words} cannot be met: KVM on {host.name} makes none", "use a host with an ITS for guests", wishes, notes
-        )
-    else:
-        return "its", "on"
+        return "cannot be met: a GICv2 has none", "set <gic version='3'/>"
+    if not machine.kvm and not machine.since(virt.TCG_ITS_SINCE):
+        return "cannot be met: before virt-6.2 there is none under TCG", "use virt-6.2 or newer"
+    if machine.kvm and not host.its(host.ipa_bits):
+        return f"cannot be met: KVM on {host.name} makes none", "use a host with an ITS for guests"
     return None
 
 
 def _msi_option(
-    wish: MSIController,
-    words: str,
-    default: MSIController,
-    version: int,
-    machine: Machine,
-    wishes: Wishes,
-    notes: Notes,
-) -> tuple[str, str] | None:
-    """The property ``msi``: nothing with a GICv2, or a GICv2m with a GICv3."""
+    wish: MSIController, default: MSIController, version: int, machine: Machine
+) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+    """The property ``msi``, for nothing with a GICv2 or a GICv2m with a GICv3; or why it cannot say that."""
     since = virt.SINCE["msi"]
     known = machine.qemu_since(since)
     if known:
-        return "msi", "off" if wish is MSIController.NONE else wish.value
+        return None, ("msi", "off" if wish is MSIController.NONE else wish.value)
     dotted = ".".join(map(str, since))
     fixed = f"with a GICv{version}, QEMU before {dotted} has {MSI_NAMES[default]}, fixed"
     if known is False:
-        cannot_honour(f"{words} cannot be met: {fixed}", f"use QEMU {dotted} or newer", wishes, notes)
-    else:
-        cannot_honour(f"{words} may not be met: {fixed}", "tell QEMU's version by --qemu-version", wishes, notes)
-    return None
+        return (f"cannot be met: {fixed}", f"use QEMU {dotted} or newer"), None
+    return (f"may not be met: {fixed}", "tell QEMU's version by --qemu-version"), None

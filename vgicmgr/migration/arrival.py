@@ -166,11 +166,11 @@ def _lists_by_either(record: ABIRecord, destination: Destination, *, host_cpu: b
     if len({any(found.severity is Severity.ERROR for found in some) for some in by_rules}) == 1:
         yield from by_rules[0]
         return
+    alone = sorted({number for number, _ in record.registers} - set(destination.ids))
     yield finding(
         "register-rules-unknown",
         "the emulator is no program that tells by which rule it takes registers that this kernel does not have "
-        f"({_names(sorted({number for number, _ in record.registers} - set(destination.ids)))}): QEMU 11.1 and later, "
-        "or one with its tolerances, lets the guest in, an older one does not",
+        f"({_names(alone)}): QEMU 11.1 and later, or one with its tolerances, lets the guest in, an older one does not",
         "set <emulator> to QEMU's own program",
     )
 

@@ -19,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab.matrix", description=__doc__)
     parser.add_argument("--small", action="store_true", help="every kind of failure, in few moves")
     parser.add_argument("--only", default="", metavar="REGEX", help="the cases whose line matches")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="groups of hosts at once (default: 1)")
     parser.add_argument("--list", action="store_true", help="print the cases, and move nothing")
     parser.add_argument(
         "--json",
@@ -54,7 +55,7 @@ def main() -> int:
         troubles.append(case.name)
         print(f"LAB   {case.name}: {why}", flush=True)
 
-    run(cases, show, trouble)
+    run(cases, show, trouble, options.jobs)
     print(counts(outcomes, troubles))
     return 0 if all(outcome.agreed for outcome in outcomes) and not troubles else 1
 

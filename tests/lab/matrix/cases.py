@@ -1,10 +1,10 @@
 """The combinations: one line of data each. Pure."""
 
 from dataclasses import dataclass
-from vgicmgr.dataclass import replace
 
 from tests.lab.guest import log
 from tests.lab.spec import HOSTS, HostSpec, Release
+from vgicmgr.dataclass import replace
 
 
 @dataclass(frozen=True)
@@ -17,35 +17,79 @@ class Guest:
     machine: str = "virt-7.2"
     """One that every QEMU of the lab has."""
     gic: int = 3
+    features: str = ""
+    """Further elements in ``<features>``, such as ``<acpi/>``."""
+    firmware: bool = False
+    """UEFI, which starts the kernel."""
+    devices: str = ""
+    """Further devices; the guest then has the drivers of PCI ones, and a disk whose MSIs it counts."""
     arguments: tuple[str, ...] = ()
     """QEMU's additional ones (``<qemu:commandline>``)."""
+
+    @property
+    def memory_mib(self) -> int:
+        """Firmware wants more."""
+        return 256 if self.firmware else 128
 
     def xml(self, name: str) -> str:
         """The whole domain."""
         arguments = "".join(f"<qemu:arg value='{argument}'/>" for argument in self.arguments)
+        initrd = "devices" if self.devices else "initramfs"
+        firmware = FIRMWARE.format(name=name) if self.firmware else ""
+        devices = f"{DISK}{self.devices}" if self.devices else ""
         return f"""\
 <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
-  <memory unit='MiB'>128</memory>
+  <memory unit='MiB'>{self.memory_mib}</memory>
   <vcpu>{self.vcpus}</vcpu>
   <os>
-    <type arch='aarch64' machine='{self.machine}'>hvm</type>
+    <type arch='aarch64' machine='{self.machine}'>hvm</type>{firmware}
     <kernel>/srv/guest/Image</kernel>
-    <initrd>/srv/guest/initramfs.cpio.gz</initrd>
+    <initrd>/srv/guest/{initrd}.cpio.gz</initrd>
     <cmdline>console=ttyAMA0 quiet panic=-1</cmdline>
   </os>
-  <features><gic version='{self.gic}'/>{self.pmu}</features>
+  <features>{self.features}<gic version='{self.gic}'/>{self.pmu}</features>
   {self.cpu}
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-aarch64</emulator>
     <controller type='usb' model='none'/>
     <serial type='file'><source path='{log(name)}'/></serial>
-    <memballoon model='none'/>
+    <memballoon model='none'/>{devices}
   </devices>
   <qemu:commandline>{arguments}</qemu:commandline>
 </domain>
 """
+
+
+FIRMWARE = """
+    <loader readonly='yes' type='pflash'>/srv/guest/code.fd</loader>
+    <nvram template='/srv/guest/vars.fd'>/var/lib/libvirt/qemu/{name}-vars.fd</nvram>"""
+
+DISK = """
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='/srv/guest/disk.img'/>
+      <target dev='vda' bus='virtio'/>
+      <readonly/>
+    </disk>"""
+"""One that both hosts have, so that libvirt takes the move for safe; an operator's is on shared storage."""
+
+RNG = """
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"""
+
+NETWORK = """
+    <interface type='user'><mac address='52:54:00:01:02:03'/><model type='virtio'/><rom enabled='no'/></interface>"""
+"""libvirt's way to have no wire at all; nothing is sent."""
+
+SCSI = """
+    <controller type='scsi' model='virtio-scsi'/>"""
+
+ROOT_PORTS = """
+    <controller type='pci' index='0' model='pcie-root'/>
+    <controller type='pci' model='pcie-root-port'/>
+    <controller type='pci' model='pcie-root-port'/>"""
+"""Beyond those that libvirt adds for each device."""
 
 
 def features(**policies: str) -> str:
@@ -70,6 +114,13 @@ GUESTS = {
     "psci 1.1": replace(PLAIN, arguments=("-cpu", "host,kvm-psci-version=1.1")),
     "its=off": replace(PLAIN, arguments=("-machine", "its=off")),
     "gicv2": replace(PLAIN, gic=2),
+    "EL2": replace(PLAIN, arguments=("-machine", "virtualization=on")),
+    "ACPI": replace(PLAIN, arguments=("-machine", "acpi=on")),
+    "ACPI, no steal time": replace(PLAIN, arguments=("-machine", "acpi=on", "-cpu", "host,kvm-steal-time=off")),
+    "UEFI": replace(PLAIN, firmware=True, features="<acpi/>", arguments=("-cpu", "host,kvm-steal-time=off")),
+    "disk": replace(PLAIN, devices=RNG),
+    "gicv2, disk": replace(PLAIN, gic=2, devices=RNG),
+    "PCI": replace(PLAIN, devices=f"{RNG}{NETWORK}{SCSI}{ROOT_PORTS}"),
 }
 """The guests with a name."""
 
@@ -91,15 +142,19 @@ MIXED: dict[str, HostSpec] = {
     "max 6.12/qemu11": _with_qemu(TRIXIE, SID, "max"),
     "max 7.2/qemu10": _with_qemu(SID, TRIXIE, "max"),
     "max-sve256": HostSpec(cpu="max", cpu_options=("sve-max-vq=2",)),
-    "16k": HostSpec(page_kib=16),
     "20 counters": HostSpec(cpu="cortex-a710", outer=SID),
     "6 counters": HostSpec(cpu="neoverse-n2", outer=SID),
     "a72": HostSpec(cpu="cortex-a72"),
     "a72-sid": HostSpec(SID, cpu="cortex-a72"),
     "gicv2-bookworm": HostSpec(BOOKWORM, cpu="cortex-a57", gic=2),
     "a57": HostSpec(cpu="cortex-a57"),
+    "trixie-2": HostSpec(),
+    "a72 mitigations-off": HostSpec(cpu="cortex-a72", kernel_arguments=("mitigations=off",)),
+    "max-sid qemu11": HostSpec(SID, cpu="max", outer=SID),
+    "nested-2": HOSTS["nested"],
+    "neoverse-v1-sid": HostSpec(SID, cpu="neoverse-v1", outer=SID),
 }
-"""Hosts beyond those with a name: kernels with another release's QEMU, other CPUs."""
+"""Hosts beyond those with a name: kernels with another release's QEMU, other CPUs, a second one of a kind."""
 
 ALL_HOSTS = {**HOSTS, **MIXED}
 
@@ -142,14 +197,16 @@ SMALL = (
     Case("gicv2", "a57", "gicv2"),
     Case("trixie", "no-its"),
     Case("trixie", "no-pmu"),
+    Case("50mhz", "100mhz"),
+    Case("16k", "trixie", "ACPI, no steal time"),
 )
 """Every kind of failure, and moves that succeed: a register that is not there, one that does not take its value,
-shorter SVE vectors, another CPU, no GICv2, no PMU."""
+shorter SVE vectors, another CPU, no GICv2, no PMU, a counter of another frequency, smaller pages."""
 
 
-def both(first: str, second: str, *guests: str) -> tuple[Case, ...]:
+def both(first: str, second: str, *guests: str, how: str = "migrate") -> tuple[Case, ...]:
     """Moves in both directions."""
-    return tuple(Case(*pair, guest) for guest in guests for pair in ((first, second), (second, first)))
+    return tuple(Case(*pair, guest, how=how) for guest in guests for pair in ((first, second), (second, first)))
 
 
 FULL = (
@@ -174,7 +231,31 @@ FULL = (
     *both("7.2/qemu10", "sid", "plain"),
     *both("bookworm", "6.12/qemu7", "plain"),
     # pages of another size, which the region of stolen time is made of
-    *both("trixie", "16k", "plain", "no steal time"),
+    *both("trixie", "16k", "plain", "no steal time", "ACPI", "ACPI, no steal time", "UEFI"),
+    # counters of another frequency, which a guest reads once
+    *both("50mhz", "100mhz", "plain"),
+    *both("50mhz", "100mhz", "plain", how="restore"),
+    *both("trixie", "100mhz", "plain"),
+    # other levels of the firmware's workarounds
+    *both("trixie", "mitigations-off", "plain"),
+    *both("a72", "a72 mitigations-off", "plain"),
+    # nesting, and registers that come and go with others
+    Case("nested", "nested-2", "EL2"),
+    Case("nested", "nested-2", "EL2", how="restore"),
+    Case("nested", "nested-2", "plain"),
+    *both("max-sid qemu11", "nested", "plain"),
+    *both("neoverse-v1", "neoverse-v1-sid", "plain"),
+    # PCI devices, whose state is of QEMU's version, and whose MSIs must go on
+    Case("trixie", "trixie-2", "PCI"),
+    Case("trixie", "trixie-2", "PCI", how="restore"),
+    *both("trixie", "6.12/qemu11", "disk", "PCI"),
+    *both("trixie", "6.12/qemu11", "PCI", how="restore"),
+    *both("6.12/qemu11", "sid", "PCI"),
+    *both("6.12/qemu7", "trixie", "disk"),
+    *both("6.12/qemu7", "6.12/qemu11", "disk"),
+    *both("gicv2-bookworm", "gicv2", "gicv2, disk"),
+    # a GIC of KVM's and one of QEMU's own
+    *both("gicv2", "no-vgic", "gicv2"),
     # other CPUs
     *both("trixie", "a76", "plain"),
     *both("trixie", "max", "plain", "bare"),

@@ -12,10 +12,19 @@ def row(outcome: Outcome) -> str:
         f"{word}  {outcome.case.name}",
         f"    gate ({outcome.seconds:.1f} s): {_SAID[outcome.verdict]}  {outcome.reason}".rstrip(),
         f"    happened: {'arrived' if outcome.arrived else 'failed'}  {' '.join(outcome.error.split())}".rstrip(),
+        *_life(outcome),
         f"    documents: {_SAID[outcome.document]}  {outcome.document_reason[:300]}".rstrip(),
-        f"    libvirt's own checks: {'let it copy' if outcome.copying else 'nothing was copied'}",
+        f"    libvirt's own checks: {'let it copy' if outcome.copying else 'nothing was copied'}; "
+        f"{outcome.took:.0f} s in all",
     ]
     return "\n".join(lines)
+
+
+def _life(outcome: Outcome) -> list[str]:
+    if outcome.rate is None:
+        return []
+    msis = "" if outcome.msis is None else f", {outcome.msis} MSIs came"
+    return [f"    its seconds to the host's: {outcome.rate:.2f}{msis}"]
 
 
 _SAID = {True: "yes", False: "no", None: "not judged"}
