@@ -65,7 +65,9 @@ class TestAHostLikeTheFirst:
     def test_without_a_gic_in_the_kernel(self) -> None:
         """QEMU emulates a GICv2, whose state the kernel is not asked about."""
         assert only(judge(boot(NO_GIC), NO_GIC))[:2] == ("emulated-gic", WARNING)
-        found = judge_arrival(DOMAIN, boot(NO_GIC), documented_host(replace(NO_GIC, pmu=True, el1_32bit=False))).findings
+        found = judge_arrival(
+            DOMAIN, boot(NO_GIC), documented_host(replace(NO_GIC, pmu=True, el1_32bit=False))
+        ).findings
         assert only(found)[:2] == ("emulated-gic", WARNING)
 
     def test_a_guest_with_el2(self) -> None:
@@ -76,7 +78,9 @@ class TestAHostLikeTheFirst:
         assert judge(record, NESTED, guest) == ()
 
     def test_a_guest_of_another_architecture_asks_no_kernel(self) -> None:
-        guest = read_domain(b"<domain type='kvm'><name>x</name><memory>1</memory><os><type arch='x86_64'>hvm</type></os></domain>")
+        guest = read_domain(
+            b"<domain type='kvm'><name>x</name><memory>1</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+        )
         assert judge_incoming(guest).findings == ()
 
 
@@ -226,7 +230,9 @@ class TestRegisterValues:
         nested = SMALL.with_registers(ID_AA64MMFR3_EL1=field_value("ID_AA64MMFR3_EL1", "SCTLRX", 1))
         record = boot(SMALL)
         assert record.value(register_id("SCTLR2_EL1")) is None
-        found = judge_arrival(DOMAIN, record, documented_host(nested)).findings if by_document else judge(record, nested)
+        found = (
+            judge_arrival(DOMAIN, record, documented_host(nested)).findings if by_document else judge(record, nested)
+        )
         name, severity, evidence = only(found)
         assert (name, severity) == ("register-value", ERROR)
         assert "SCTLR2_EL1: guest has 0x0, this kernel has 0x0 and refuses (" in evidence
@@ -447,7 +453,9 @@ class TestMachine:
             ("highmem-mmio-size=512G", 1, 48, 40, True),
         ],
     )
-    def test_the_map_is_the_guests_own_machines(self, option: str, gib: int, source: int, bits: int, same: bool) -> None:
+    def test_the_map_is_the_guests_own_machines(
+        self, option: str, gib: int, source: int, bits: int, same: bool
+    ) -> None:
         """hw/arm/virt.c, virt_set_high_memmap, by the machine's properties."""
         guest = domain("-machine", option, memory_gib=gib)
         record = boot(replace(NEOVERSE_N1, ipa_limit=source), guest)
