@@ -1,6 +1,7 @@
 """What stands in an arriving guest's way: booted on one host's kernel, and judged on another's."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,7 +161,7 @@ class TestWithoutARecord:
             ),
         ],
     )
-    def test_it_is_of_another_boot(self, changes: dict[str, object], words: str) -> None:
+    def test_it_is_of_another_boot(self, changes: dict[str, Any], words: str) -> None:
         """A definition that was copied or saved from a live XML has the record of that guest."""
         other = NEOVERSE_N1.with_registers(MIDR_EL1=0x411FD070)  # by the record the guest could not arrive
         name, severity, evidence = only(self.check(with_record(boot(NEOVERSE_N1), **changes), other))
