@@ -125,8 +125,7 @@ class _Question:
             raise policy_error
         if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
             return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
-        by_default = _judge_start if self.operation == "prepare" else _judge_arrival
-        return self.carry_out(policy.decide((judge or by_default)(domain)))
+        return self.carry_out(policy.decide((judge or _JUDGES[self.operation])(domain)))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:
@@ -239,10 +238,19 @@ def _judge_start(domain: Domain) -> Verdict:
     return judge_start(domain)
 
 
-def _judge_arrival(domain: Domain) -> Verdict:
+def _judge_migration(domain: Domain) -> Verdict:
+    from vgicmgr.migration.arrival import judge_incoming
+
+    return judge_incoming(domain, migrating=True)
+
+
+def _judge_restore(domain: Domain) -> Verdict:
     from vgicmgr.migration.arrival import judge_incoming
 
     return judge_incoming(domain)
+
+
+_JUDGES = {"prepare": _judge_start, "migrate": _judge_migration, "restore": _judge_restore}
 
 
 if __name__ == "__main__":

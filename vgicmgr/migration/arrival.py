@@ -17,8 +17,9 @@ from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.destination import Destination, open_destination
-from vgicmgr.migration.record import ABIRecord, as_migrated
+from vgicmgr.migration.record import ABIRecord, as_migrated, read_record
 from vgicmgr.qemu.migration import Comparison, compare_lists
+from vgicmgr.qemu.process import boot_id
 from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -56,12 +57,36 @@ def check_arrival(domain: Domain, host: "HostFacts") -> Verdict:
     return judge_arrival(domain, record, host)
 
 
-def judge_incoming(domain: Domain) -> Verdict:
-    """As :func:`check_arrival`, on this host."""
+def judge_incoming(domain: Domain, *, migrating: bool = False) -> Verdict:
+    """As :func:`check_arrival`, on this host; ``migrating``: from another host, and not from a file."""
     if not domain.needs_gic:
         return Verdict()
     with Kernel() as host:
-        return check_arrival(domain, host)
+        verdict = check_arrival(domain, host)
+    own = _of_this_host(domain) if migrating else None
+    return Verdict((*verdict.findings, own)) if own else verdict
+
+
+def _of_this_host(domain: Domain) -> Finding | None:
+    """Where the latest record is of the host that the guest comes to, and so not of the one that it comes from.
+
+    A guest went from here to another host and comes back before that has noted what its QEMU sends. On a third host
+    nobody can tell: the XML does not say where a guest comes from.
+    """
+    element = domain.host_record or domain.record
+    try:
+        record = read_record(element) if element else None
+        here = boot_id()
+    except (RecordError, OSError):
+        return None
+    if record is None or record.process.partition("/")[0] != here:
+        return None
+    return finding(
+        "record-not-of-sender",
+        "the guest's latest ABI record was written on this very host, which does not send it: the host that does has "
+        "not noted what its QEMU sends, so that it is judged by what this host's would",
+        "wait until the guest has its record there, or see 'vgicmgr hook status' there",
+    )
 
 
 def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdict:
@@ -96,6 +121,8 @@ def _other_boot(domain: Domain, record: ABIRecord) -> Finding | None:
     A machine type without a version is one that libvirt has not yet replaced (virQEMUCapsGetCanonicalMachine).
     """
     differences = []
+    if record.uuid and domain.uuid and record.uuid != domain.uuid:
+        differences.append(f"is of the domain {record.uuid}, and this is {domain.uuid}")
     if domain.machine not in ("virt", record.machine):
         differences.append(f"is of machine type '{record.machine}', the domain of '{domain.machine}'")
     if domain.vcpus != record.vcpus:
@@ -147,8 +174,7 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if dropped := [number for number in comparison.dropped if number not in comparison.forgotten]:
         yield finding(
             "register-dropped",
-            f"this kernel has no {_names(dropped)}, which the guest brings along; "
-            "this host's QEMU leaves that out",
+            f"this kernel has no {_names(dropped)}, which the guest brings along; this host's QEMU leaves that out",
             "boot the guest anew on a kernel like this one, if it is to have no such register",
         )
     if comparison.fragile:
