@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from vgicmgr.domain.domain import Domain
 from vgicmgr.errors import RecordError
 from vgicmgr.findings import Finding, Severity, Verdict, finding
+from vgicmgr.guest.affinity import PIN, depends_on_core, of_the_core
 from vgicmgr.guest.devices import host_devices
 from vgicmgr.guest.memory import high_memory
 from vgicmgr.guest.resolve import Resolution, resolve
@@ -110,7 +111,7 @@ def _compare(
     if (configuration := resolution.configuration) is None:
         return
     yield from _machine(record, resolution, configuration, host)
-    yield from _registers(record, resolution, destination)
+    yield from _registers(record, resolution, destination, host)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)
 
@@ -155,14 +156,21 @@ def _assigned(resolution: Resolution, host: "HostFacts") -> tuple[Finding, ...]:
     return () if assigned is None else tuple(migration_findings(devices, assigned))
 
 
-def _registers(record: ABIRecord, resolution: Resolution, destination: Destination) -> Iterator[Finding]:
+def _registers(
+    record: ABIRecord, resolution: Resolution, destination: Destination, host: "HostFacts"
+) -> Iterator[Finding]:
     rules = resolution.machine.qemu.rules if resolution.machine else None
     host_cpu = resolution.cpu is not None and resolution.cpu.host_cpu
     if rules is not None:
         yield from _lists(record, destination, rules, host_cpu=host_cpu)
     else:
         yield from _lists_by_either(record, destination, host_cpu=host_cpu)
-    if refusals := destination.refused(record.registers):
+    refusals = destination.refused(record.registers)
+    others = [refusal for refusal in refusals if not of_the_core(refusal.name)]
+    if len(others) < len(refusals) and depends_on_core(resolution.domain, host):
+        yield _core_finding([refusal for refusal in refusals if of_the_core(refusal.name)])
+        refusals = tuple(others)
+    if refusals:
         yield _value_finding(refusals, record)
 
 
@@ -242,6 +250,15 @@ def _list_remedy(comparison: Comparison, record: ABIRecord, rules: Rules) -> str
 
 def _without(record: ABIRecord, comparison: Comparison) -> list[int]:
     return [number for number, _ in record.registers if number not in comparison.fatal]
+
+
+def _core_finding(refusals: Sequence[Refusal]) -> Finding:
+    return finding(
+        "cpu-types-mixed",
+        f"the core that was asked has another {_names([refusal.number for refusal in refusals])} than the guest; this "
+        "host's cores are of different types, and the guest may run on any of them",
+        PIN,
+    )
 
 
 def _value_finding(refusals: Sequence[Refusal], record: ABIRecord) -> Finding:
