@@ -18,7 +18,7 @@ from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.record import ABIRecord, as_migrated
-from vgicmgr.qemu.migration import Comparison, compare_lists
+from vgicmgr.qemu.registers import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start

@@ -13,7 +13,7 @@ from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.migration.arrival import findings
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 DOMAIN: DomainSettings = read_domain(
     b"<domain type='kvm'><name>g</name><memory unit='GiB'>1</memory><os><type arch='aarch64' machine='virt-10.0'>hvm"
