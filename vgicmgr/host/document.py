@@ -14,8 +14,8 @@ from vgicmgr.kvm.registers import register_name
 from vgicmgr.qemu.migration import Rules
 
 if TYPE_CHECKING:
-    from vgicmgr.host.facts import QEMUFacts
     from vgicmgr.host.models import Dependency, Model, Register
+    from vgicmgr.qemu.program import QEMUFacts
 
 KIND = "vgicmgr host capabilities"
 VERSION = 1

@@ -35,7 +35,7 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 if TYPE_CHECKING:
     from typing import Any
 
-    from vgicmgr.host.facts import QEMUFacts
+    from vgicmgr.qemu.program import QEMUFacts
     from vgicmgr.vfio.assigned import AssignedDevices
 
 _WRITE_ONE = "write one on the host: vgicmgr check-host --format json"

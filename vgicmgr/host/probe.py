@@ -123,6 +123,8 @@ def probe_system(system: System) -> host.HostCapabilities:
                 gicv3 = answer(probe_gicv3, here)
             if here and gicv3 and devices[its]:
                 translation = answer(probe_its, here)
+        if gicv3 is None and devices[its]:
+            translation = answer(_probe_its_alone, system)
     with ExitStack() as stack:
         features = all_features(answers)
         if here := answer(stack.enter_context, probe_vm(system, features)):
@@ -143,7 +145,7 @@ def probe_system(system: System) -> host.HostCapabilities:
         vcpu=processor,
         targets=targets,
         counter_frequency=frequency,
-        unanswered=tuple(unanswered),
+        unanswered=tuple(dict.fromkeys(unanswered)),
     )
 
 
@@ -221,6 +223,13 @@ def probe_its(here: ProbeVM) -> host.ITS:
             reset=device.has_attribute(its.CTRL_RESET),
             msi_devid=bool(here.vm.check_extension("KVM_CAP_MSI_DEVID")),
         )
+
+
+def _probe_its_alone(system: System) -> host.ITS:
+    """For where the GICv3 did not tell all of itself."""
+    with probe_vm(system, gic_version=3) as here:
+        _gic(here).set_attribute(vgic_v3.CTRL_INIT)
+        return probe_its(here)
 
 
 def probe_pmu(here: ProbeVM) -> host.PMU:
