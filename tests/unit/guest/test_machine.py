@@ -135,7 +135,7 @@ class TestArguments:
         assert resolution.domain.memory == 4 << 30
 
     def test_more_vcpus_by_an_argument_are_refused_as_by_the_element(self) -> None:
-        assert errors(resolve(with_arguments("-smp", "513"), HOST)) == ["vcpu-count"]
+        assert errors(resolve(with_arguments("-smp", "513,maxcpus=513"), HOST)) == ["vcpu-count"]
 
     @pytest.mark.parametrize("arguments", [("-smp", "x"), ("-m", "x"), ("-m", "1G,slots=x")])
     def test_what_qemu_refuses(self, arguments: tuple[str, ...]) -> None:
