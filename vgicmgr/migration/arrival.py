@@ -147,8 +147,7 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if dropped := [number for number in comparison.dropped if number not in comparison.forgotten]:
         yield finding(
             "register-dropped",
-            f"this kernel has no {_names(dropped)}, which the guest brings along; "
-            "this host's QEMU leaves that out",
+            f"this kernel has no {_names(dropped)}, which the guest brings along; this host's QEMU leaves that out",
             "boot the guest anew on a kernel like this one, if it is to have no such register",
         )
     if comparison.fragile:
