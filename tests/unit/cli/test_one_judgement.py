@@ -7,6 +7,7 @@ import syslog
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
 """With one set of vCPU features only, whose document is soon made."""
 DISABLED_PMU = "<cpu mode='host-passthrough'><feature policy='disable' name='pmu'/></cpu>"
 
-Settings = dict[str, str | int]
+Settings = dict[str, Any]
 CASES: dict[str, tuple[HostKind, tuple[str, ...], Settings, HostKind, list[str]]] = {
     "nothing in the way": (SMALL, (), {}, SMALL, []),
     "another CPU": (SMALL, (), {}, SMALL.with_registers(MIDR_EL1=0x411FD070), ["register-value"]),
