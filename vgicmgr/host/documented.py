@@ -28,7 +28,7 @@ from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.vcpu import register_size
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 

@@ -23,7 +23,7 @@ from vgicmgr.kvm.registers import register_id
 from vgicmgr.migration.arrival import judge_arrival
 from vgicmgr.migration.record import ABIRecord, RecordKind, to_xml
 from vgicmgr.migration.writer import take_record
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 RECORD = ABIRecord(
     time="2026-11-21T08:30:00Z",

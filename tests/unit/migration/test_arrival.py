@@ -29,7 +29,7 @@ from vgicmgr.kvm.idregs import fields
 from vgicmgr.kvm.registers import register_id
 from vgicmgr.migration.arrival import check_arrival, judge_arrival, judge_incoming
 from vgicmgr.migration.record import to_xml
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 BOTH_GICS = replace(NEOVERSE_N1, gic_versions=frozenset((2, 3)))

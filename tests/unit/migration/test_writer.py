@@ -20,7 +20,7 @@ from vgicmgr.kvm.registers import register_id
 from vgicmgr.migration import writer
 from vgicmgr.migration.record import ABIRecord, RecordKind, boot_record, read_record, same_guest, to_xml
 from vgicmgr.migration.writer import take_record
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 HERE = boot(NEOVERSE_N1)
 """What a guest booted on this host has."""
