@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vgicmgr.qemu.rules import Rules
 
 from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, HostKind
 from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
@@ -20,6 +19,7 @@ from vgicmgr.cli import main
 from vgicmgr.dataclass import replace
 from vgicmgr.domain import connection
 from vgicmgr.host.documented import Program
+from vgicmgr.qemu.rules import Rules
 
 SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
 """With one set of vCPU features only, whose document is soon made."""
