@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, SVE_HOST, HostKind
 from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
 from vgicmgr.dataclass import replace
-from vgicmgr.host import counter
+from vgicmgr.host import counter, models
 from vgicmgr.host.document import migration_member, to_document
 from vgicmgr.host.documented import DocumentedHost, read_document
 from vgicmgr.host.judge import judge_host
-from vgicmgr.host.models import probe_system_models
 from vgicmgr.host.probe import probe_system
 from vgicmgr.host.qemu import programs
+from vgicmgr.kvm.registers import register_id
 from vgicmgr.kvm.system import System
 from vgicmgr.qemu.program import _ONLY_INCOMING
 
@@ -47,7 +47,9 @@ def write_programs(folder: Path) -> tuple[str, ...]:
 
 def _mostly(usual: Any, *others: Any, weight: int = 8) -> st.SearchStrategy[Any]:
     """One of ``others`` now and then: a guest that differs from a usual one in everything never gets far."""
-    return st.integers(0, weight).flatmap(lambda number: st.sampled_from(others) if number == weight else st.just(usual))
+    return st.integers(0, weight).flatmap(
+        lambda number: st.sampled_from(others) if number == weight else st.just(usual)
+    )
 
 
 def _element(name: str, usual: str, *others: str) -> st.SearchStrategy[str]:
@@ -171,14 +173,52 @@ def running_on(kind: HostKind, release: str = "6.12.0") -> Iterator[FakeKernel]:
         yield kernel
 
 
-def document_of(kind: HostKind, emulators: tuple[str, ...], *, registers: bool, release: str = "6.12.0") -> DocumentedHost:
-    """What ``check-host --format json`` writes there, read again; without ``registers``, which take long, no models."""
+def document_of(
+    kind: HostKind, emulators: tuple[str, ...], *features: tuple[str, ...], release: str = "6.12.0"
+) -> DocumentedHost:
+    """What ``check-host --format json`` writes there, read again, with the registers of these vCPUs alone.
+
+    A vCPU's take their time.
+    """
     with running_on(kind, release), pytest.MonkeyPatch.context() as patch, System() as system:
         patch.setattr(counter, "measure", lambda *_: kind.counter_frequency)  # it takes its time
+        patch.setattr(models, "feature_sets", lambda _: features)
         capabilities = probe_system(system)
-        models = probe_system_models(system) if registers else ()
+        vcpus = models.probe_system_models(system) if features else ()
         document = {
             **to_document(capabilities, judge_host(capabilities)),
-            "migration": migration_member(models, programs(emulators)),
+            "migration": migration_member(vcpus, programs(emulators)),
         }
     return read_document(json.dumps(document).encode())
+
+
+# --- what a guest brings along
+
+CHANGED = st.dictionaries(
+    st.sampled_from(
+        ["MIDR_EL1", "ID_AA64ISAR0_EL1", "ID_AA64PFR0_EL1", "ID_AA64MMFR0_EL1", "CTR_EL0", "CLIDR_EL1", "ID_ISAR5_EL1"]
+    ),
+    st.integers(0, 63).map(lambda bit: 1 << bit),
+    max_size=2,
+)
+"""Bits of registers in which a host differs from its kind."""
+SOURCES = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["N1", "N1", "N1", "SVE", "GICv2"]),
+        "changed": _mostly({}, None, weight=2).flatmap(lambda none: CHANGED if none is None else st.just(none)),
+        "ipa_limit": _mostly(48, 40, 52, weight=4),
+        "steal_time": _MOSTLY,
+        "its": _MOSTLY,
+        "gicd_revision": _mostly(3, 2),
+        "icc_ctlr_el1": _mostly(0x400, 0x500, 0x4400, 0x8400, weight=4),
+        "gits_typer": _mostly(0x1EF71, 0x1FF71, weight=4),
+        "pmu_counters": _mostly(6, 8, 4, weight=4),
+    }
+)
+
+
+def source_kind(kind: str, changed: dict[str, int], its: bool, **changes: Any) -> HostKind:
+    """The fake's host of such a draw."""
+    base = BASES[kind]
+    registers = {name: base.registers[register_id(name)].value ^ bit for name, bit in changed.items()}
+    return replace(base, its=its and base.its, **changes).with_registers(**registers)

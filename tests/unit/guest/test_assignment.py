@@ -34,7 +34,12 @@ def test_a_domain_without_assigned_devices_is_spared_all_this() -> None:
         "print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"vgicmgr.domain.hostdevices", "vgicmgr.vfio", "vgicmgr.guest.assignment", "vgicmgr.qemu.hostdevices"} & set(modules)
+    assert not {
+        "vgicmgr.domain.hostdevices",
+        "vgicmgr.vfio",
+        "vgicmgr.guest.assignment",
+        "vgicmgr.qemu.hostdevices",
+    } & set(modules)
 
 
 def said(findings: Iterable[Finding]) -> list[tuple[str, Severity]]:

@@ -40,9 +40,7 @@ def test_under_kvm(wish: str, versions: set[int], version: int, source: Source) 
     assert decided(resolution, "GIC version")[1] is source
 
 
-@pytest.mark.parametrize(
-    ("wish", "vcpus", "version"), [("max", 2, 3), ("host", 9, 3), ("3", 2, 3), ("2", 2, 2)]
-)
+@pytest.mark.parametrize(("wish", "vcpus", "version"), [("max", 2, 3), ("host", 9, 3), ("3", 2, 3), ("2", 2, 2)])
 def test_qemus_own_words(wish: str, vcpus: int, version: int) -> None:
     """finalize_gic_version (hw/arm/virt.c)."""
     resolution = resolve(with_machine(f"gic-version={wish}", vcpus=vcpus), HOST)

@@ -168,7 +168,18 @@ _wishes = st.builds(
 _words = st.sampled_from(
     [
         *("-machine", "--machine", "-M", "-cpu", "-accel", "its=off", "its", "msi=its", "host,pmu=off", "highmem=off"),
-        *("gic-version=max", ",,", "highmem-mmio-size=1T", "highmem-mmio-size=٣", "", "-smp", "4", "-m", "1G", "-global"),
+        *(
+            "gic-version=max",
+            ",,",
+            "highmem-mmio-size=1T",
+            "highmem-mmio-size=٣",
+            "",
+            "-smp",
+            "4",
+            "-m",
+            "1G",
+            "-global",
+        ),
         *("-enable-kvm", "accel=tcg", "host-arm-cpu.pauth=off", "kernel-irqchip=off", "-device", "vfio-pci,host=1:0.0"),
     ]
 )

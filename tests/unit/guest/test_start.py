@@ -218,7 +218,6 @@ class TestVCPULimits:
         assert found(self.OLD, guest(vcpus=300, current_vcpus=2), monkeypatch) == []
         assert found(self.OLD, guest(vcpus=257), monkeypatch) == ["vcpu-count"]
 
-
     def test_one_region_of_redistributors_needs_no_regions(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Before Linux 4.18, QEMU sets the base of the only one (hw/intc/arm_gicv3_kvm.c, kvm_arm_gicv3_realize)."""
         old = replace(NEOVERSE_N1, redistributor_regions=False)

@@ -64,7 +64,9 @@ def test_two_limits_count_those_at_boot(on: AssumedHost) -> None:
 
 
 @pytest.mark.parametrize(
-    "domain", [guest(vcpus=4, current_vcpus=2), guest(vcpus=2, hotpluggable_vcpus=True)], ids=["current", "hotpluggable"]
+    "domain",
+    [guest(vcpus=4, current_vcpus=2), guest(vcpus=2, hotpluggable_vcpus=True)],
+    ids=["current", "hotpluggable"],
 )
 def test_virt_plugs_no_vcpus(domain: Domain) -> None:
     """hw/arm/virt.c, virt_machine_device_pre_plug_cb knows no CPUs."""
