@@ -118,7 +118,8 @@ def domains(draw: st.DrawFn) -> str:
     words = "".join(f"<q:arg value='{word}'/>" for argument in arguments for word in argument)
     return (
         "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>"
-        f"<metadata>METADATA</metadata><memory unit='GiB'>{memory}</memory>{growth}<vcpu current='{current}'>{most}</vcpu>"
+        f"<metadata>METADATA</metadata><memory unit='GiB'>{memory}</memory>{growth}"
+        f"<vcpu current='{current}'>{most}</vcpu>"
         f"<os><type arch='{arch}'{machine and f' machine={machine!r}'}>hvm</type></os>"
         f"<features>{features}</features>{cpu}{timer}{security}"
         f"<devices><emulator>FOLDER/{draw(st.sampled_from((*PROGRAMS, SCRIPT)))}</emulator>{devices}</devices>"

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Iterable
 
 import pytest
-from vgicmgr.host.assumed import AssumedHost
-from vgicmgr.kvm import gicregs
-from vgicmgr.qemu.gic import MSIController
 
 from vgicmgr.dataclass import replace
 from vgicmgr.domain.hostdevices import HostDevice
 from vgicmgr.findings import Finding, Severity
 from vgicmgr.guest.assignment import host_findings, migration_findings, msi_findings, vfio_files
+from vgicmgr.host.assumed import AssumedHost
+from vgicmgr.kvm import gicregs
+from vgicmgr.qemu.gic import MSIController
 from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 
 NET, DISK, MDEV = "0000:01:00.0", "0000:02:00.0", "c2177883-f1bb-47f0-914d-32a22e3a8804"

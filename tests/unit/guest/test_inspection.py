@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from vgicmgr.domain.xml import read_domain
-from vgicmgr.host.assumed import ASSUMED_HOST, AssumedHost
-from vgicmgr.qemu.program import KnownQEMU
 
 from tests.unit.guest.examples import HOST
 from tests.unit.qemu.fakemonitor import FakeMonitor
 from vgicmgr.dataclass import replace
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import DomainXMLError
 from vgicmgr.guest.inspection import Basis, Inspection, Row, domain_of, inspect_machine, inspect_running
 from vgicmgr.guest.inspectiondocument import SCHEMA, render, to_document
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.host.assumed import ASSUMED_HOST, AssumedHost
 from vgicmgr.qemu.devicetree import GuestTree
+from vgicmgr.qemu.program import KnownQEMU
 from vgicmgr.qemu.running import RunningMachine, RunningVCPU, ask_running
 from vgicmgr.qemu.virt import MemoryRegion
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from vgicmgr.domain.xml import read_domain
 
 from tests.unit.guest.examples import HOST
 from vgicmgr.dataclass import replace
 from vgicmgr.domain.metadata import read_wishes
+from vgicmgr.domain.xml import read_domain
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.document import SCHEMA, qemu_arguments, to_document
 from vgicmgr.guest.map import printable, regions, render, size
