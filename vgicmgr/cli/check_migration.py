@@ -51,10 +51,12 @@ def run(options: Namespace) -> int:
     from vgicmgr.guest.resolve import resolve
     from vgicmgr.migration.arrival import judge_arrival
 
-    domain, record = _guest(options)
+    guest, record = _guest(options)
     if options.source:
-        record = _from_source(domain, record, _host(options.source))
+        source = _host(options.source)
+        record = _from_source(guest or _domain_of(record, source), record, source)
     host = _host(options.to)
+    domain = guest or _domain_of(record, host)
     resolution = resolve(domain, host)
     verdict = Verdict((*judge_arrival(domain, record, host).findings, *_assigned(options, resolution)))
     for finding in verdict.findings:
@@ -129,7 +131,8 @@ def explain(record: "ABIRecord", resolution: "Resolution", host: "HostFacts") ->
         print(f"  {name:36} {words}")
 
 
-def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
+def _guest(options: Namespace) -> "tuple[Domain | None, ABIRecord]":
+    """The guest and its record; None where the record is all that is known of it."""
     from vgicmgr.domain.xml import read_domain
     from vgicmgr.migration.document import from_document
     from vgicmgr.migration.record import as_migrated
@@ -142,7 +145,7 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
             "vgicmgr: without --xml the guest is taken for one of 1 GiB and no devices besides what its record says",
             file=sys.stderr,
         )
-        return _domain_of(record), record
+        return None, record
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect) as connection:
@@ -153,9 +156,19 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
     return domain, migrated
 
 
-def _domain_of(record: "ABIRecord") -> "Domain":
-    """What the record alone says of the domain: features that it does not have are off, the memory is the least."""
+def _domain_of(record: "ABIRecord", host: "DocumentedHost") -> "Domain":
+    """What the record alone says of the domain: features that it does not have are off, the memory is the least.
+
+    A guest without a PMU may have been booted where KVM has none; newer QEMUs have nothing to switch off there.
+    """
     from vgicmgr.domain.domain import CpuFeature, Domain
+
+    without_pmu = "KVM_ARM_VCPU_PMU_V3" not in record.features and host.capability("KVM_CAP_ARM_PMU_V3")
+    options = []
+    if record.gic_version == 3:
+        options.append(f"its={'off' if record.gits_iidr is None else 'on'}")
+    if "KVM_ARM_VCPU_HAS_EL2" in record.features:
+        options.append("virtualization=on")
 
     def feature(name: str, *, on: bool) -> CpuFeature:
         return CpuFeature(name, "require" if on else "disable")
@@ -173,7 +186,7 @@ def _domain_of(record: "ABIRecord") -> "Domain":
         max_memory=0,
         memory_slots=0,
         gic_version=str(record.gic_version),
-        pmu=None if "KVM_ARM_VCPU_PMU_V3" in record.features else False,
+        pmu=False if without_pmu else None,
         cpu_mode="host-passthrough",
         cpu_model="",
         cpu_features=(
@@ -181,9 +194,7 @@ def _domain_of(record: "ABIRecord") -> "Domain":
             *(() if "KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features else (feature("pauth", on=False),)),
             *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
-        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'}")
-        if record.gic_version == 3
-        else (),
+        qemu_arguments=("-machine", ",".join(options)) if options else (),
     )
 
 

@@ -28,7 +28,7 @@ from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.vcpu import register_size
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -271,6 +271,11 @@ class DocumentedVCPU:
                 found.append(Refusal(number, here.value, value, (), gone[number]))
             elif (fields := _refused_fields(number, here, value)) is not None:
                 found.append(Refusal(number, here.value, value, fields, "as probed"))
+        incoming = dict(registers)
+        for number in sorted(gone.keys() & self.model.registers.keys() - incoming.keys()):
+            # QEMU writes what only the host lists, too, as it is there (write_list_to_kvmstate)
+            value = self.model.registers[number].value
+            found.append(Refusal(number, value, value, (), gone[number]))
         return tuple(found)
 
     def _gone(self, values: Mapping[int, int]) -> dict[int, str]:

@@ -18,7 +18,7 @@ from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.record import ABIRecord, as_migrated
-from vgicmgr.qemu.migration import Comparison, compare_lists
+from vgicmgr.qemu.registers import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -144,11 +144,10 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if not comparison.loads:
         yield _list_finding(comparison, record, destination, rules)
         return
-    if comparison.dropped:
+    if dropped := [number for number in comparison.dropped if number not in comparison.forgotten]:
         yield finding(
             "register-dropped",
-            f"this kernel has no {_names(comparison.dropped)}, which the guest brings along; "
-            "this host's QEMU leaves that out",
+            f"this kernel has no {_names(dropped)}, which the guest brings along; this host's QEMU leaves that out",
             "boot the guest anew on a kernel like this one, if it is to have no such register",
         )
     if comparison.fragile:
