@@ -147,7 +147,7 @@ def test_an_arrival(
     document: Callable[[str, tuple[str, ...]], DocumentedHost],
 ) -> None:
     xml = (
-        "<domain type='kvm'><name>g</name><metadata>METADATA</metadata><memory unit='GiB'>300</memory><vcpu>2</vcpu>"
+        "<domain type='kvm'><name>g</name><metadata>METADATA</metadata><memory unit='GiB'>600</memory><vcpu>2</vcpu>"
         f"<os><type arch='aarch64' machine='virt-7.2'>hvm</type></os><features>{features}</features>"
         f"<cpu mode='host-passthrough'/><devices><emulator>FOLDER/{program}</emulator></devices></domain>"
     )
