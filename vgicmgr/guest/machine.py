@@ -89,7 +89,7 @@ def _properties(domain: Domain, arguments: Arguments, notes: Notes) -> Propertie
             raise notes.refuse(
                 "gic-version-unsupported",
                 f"<gic version='{domain.gic_version}'/> is asked for, but {error.message}",
-                "set <gic version='3'/>",
+                "set <gic version='host'/>" if domain.virt_type == "kvm" else "set <gic version='2'/>",
             ) from None
         if "highmem-mmio-size" not in named and domain.devices.pcihole64:
             raise notes.refuse(

@@ -26,10 +26,12 @@ from vgicmgr.guest.plan import (
     SetVectorLengths,
 )
 from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU, sve_vls
+from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.kvm.vm import VM
 from vgicmgr.qemu.registers import migrates_in_list
 
@@ -143,7 +145,8 @@ class ScratchVM:
                 fd = self.vm().create_device(call.device_type)
                 self._devices[call.device_type] = self._descriptors.enter_context(Descriptor(fd))
             case SetDeviceAttribute():
-                self.device(call.device_type).set_attribute(call.attribute, *_fields(call.value))
+                device = self.device(call.device_type)
+                device.set_attribute(*_by_base(device, call.attribute, *_fields(call.value)))
             case SetVCPUAttribute():
                 self.vcpu(call.vcpu).set_attribute(call.attribute, *_fields(call.value))
             case CreateIRQChip():
@@ -157,6 +160,13 @@ def rehearse(plan: Sequence[Call], system: System) -> ScratchVM:
     with ScratchVM(system) as scratch:
         scratch.bring_up(plan)
     return scratch
+
+
+def _by_base(device: Descriptor, attribute: Attribute, *value: int) -> "tuple[Attribute, *tuple[int, ...]]":
+    """The only region of redistributors, set by its base where the kernel knows no regions (kvm_arm_gicv3_realize)."""
+    if attribute != vgic_v3.REDIST_REGION or device.has_attribute(attribute):
+        return attribute, *value
+    return vgic_v3.REDIST_ADDR, *(RedistributorRegion.decode(one).base for one in value)
 
 
 def _fields(value: int | None) -> tuple[int, ...]:

@@ -104,5 +104,16 @@ class TestWhoDecided:
         ]
 
 
+@pytest.mark.parametrize("versions", [{2}, {3}, {2, 3}])
+def test_the_remedy_for_an_unknown_version_helps_on_every_host(versions: set[int]) -> None:
+    on = host(gics=frozenset(versions))
+    [finding] = resolve(guest(gic_version="5"), on).findings
+    assert finding.remedy == "set <gic version='host'/>"
+    assert names(resolve(guest(gic_version="host"), on)) == []
+    [emulated] = resolve(replace(EMULATED, gic_version="5"), on).findings
+    assert emulated.remedy == "set <gic version='2'/>"
+    assert names(resolve(replace(EMULATED, gic_version="2"), on)) == []
+
+
 def test_no_wish_of_ours_chooses_it() -> None:
     assert resolve(guest(), HOST, wished=NO_WISHES) == resolve(guest(), HOST)

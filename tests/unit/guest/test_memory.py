@@ -45,6 +45,12 @@ def test_too_many_slots() -> None:
     assert errors(resolve(guest(max_memory=2 * GIB, memory_slots=257), HOST)) == ["memory-slots"]
 
 
+def test_as_many_as_the_remedy_says() -> None:
+    [finding] = resolve(guest(max_memory=2 * GIB, memory_slots=257), HOST).findings
+    assert finding.remedy == "set slots to 256 or less"
+    assert names(resolve(guest(max_memory=2 * GIB, memory_slots=256), HOST)) == []
+
+
 def test_less_room_than_memory_is_refused_by_its_name() -> None:
     """libvirt refuses it (virDomainDefPostParseMemory)."""
     assert errors(resolve(guest(max_memory=1), HOST)) == ["memory-size"]

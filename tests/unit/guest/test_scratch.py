@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -75,11 +76,15 @@ def refusing(kind: HostKind, plan: tuple[Call, ...], place: int, refusal: int | 
     return FakeKernel(kind, refuse={(ioctl, before + 1): refusal})
 
 
+def open_descriptors() -> list[str]:
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(("kind", "plan"), PLANS.values(), ids=PLANS)
