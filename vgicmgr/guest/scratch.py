@@ -25,6 +25,7 @@ from vgicmgr.guest.plan import (
     SetVCPUAttribute,
     SetVectorLengths,
 )
+from vgicmgr.host.counter import Measurement
 from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.descriptor import Descriptor
 from vgicmgr.kvm.errors import KvmError
@@ -58,6 +59,8 @@ class ScratchVM:
         self.error: KvmError | None = None
         self.register_list: tuple[int, ...] = ()
         """The ids of the first vCPU's registers that QEMU carries in its list, ascending, once the plan has asked."""
+        self.counter: Measurement | None = None
+        """Of that vCPU's counter: begun when its list is taken, so that whatever is made and asked next counts."""
         self._system, self._host = system, host
         self._descriptors = ExitStack()
         self._vm: VM | None = None
@@ -139,6 +142,7 @@ class ScratchVM:
                 self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
             case GetRegisterList():
                 self.register_list = tuple(sorted(filter(migrates_in_list, self.vcpu(call.vcpu).register_ids())))
+                self.counter = Measurement(self.vcpu(call.vcpu))
             case CreateDevice():
                 fd = self.vm().create_device(call.device_type)
                 self._devices[call.device_type] = self._descriptors.enter_context(Descriptor(fd))

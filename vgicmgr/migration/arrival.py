@@ -16,6 +16,7 @@ from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
+from vgicmgr.migration.clock import counter_frequency
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.record import ABIRecord, as_migrated
 from vgicmgr.qemu.migration import Comparison, compare_lists
@@ -83,6 +84,7 @@ def _compare(
     if (configuration := resolution.configuration) is None:
         return
     yield from _machine(record, resolution, configuration, host)
+    yield from counter_frequency(record, destination)  # before the counter itself is written
     yield from _registers(record, resolution, destination)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)

@@ -60,6 +60,7 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             gits_iidr=destination.gits_iidr(),
             gits_typer=destination.gits_typer(),
             registers=destination.first_values(),
+            counter_frequency=destination.counter_frequency(),
         )
 
 
