@@ -18,6 +18,7 @@ from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.clock import counter_frequency
 from vgicmgr.migration.destination import Destination, open_destination
+from vgicmgr.migration.pages import page_sizes
 from vgicmgr.migration.record import ABIRecord, as_migrated
 from vgicmgr.qemu.migration import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
@@ -306,22 +307,8 @@ def _its(record: ABIRecord, destination: Destination) -> Iterator[Finding]:
 def _machine(
     record: ABIRecord, resolution: Resolution, configuration: "VGICConfiguration", host: "HostFacts"
 ) -> Iterator[Finding]:
-    if record.steal_time and not configuration.steal_time:
-        yield finding(
-            "steal-time",
-            "the guest was booted with stolen time, which QEMU does not give it here (KVM_CAP_STEAL_TIME), so that its "
-            "memory region 'pvtime' is unknown",
-            f"boot the guest with {_NO_STEAL_TIME}",
-        )
-    elif record.steal_time:
-        size, before = (_pvtime_size(record.vcpus, page) for page in (host.page_size, record.page_size))
-        if size != before:
-            yield finding(
-                "steal-time",
-                f"the guest's region of stolen time has {before} bytes, and QEMU makes one of {size} here, since the "
-                "hosts' page sizes differ",
-                f"boot the guest with {_NO_STEAL_TIME}, or use a host with pages of {record.page_size >> 10} KiB",
-            )
+    if resolution.machine is not None:
+        yield from page_sizes(record, resolution.machine.properties, configuration, host)
     if record.sve != configuration.sve_vector_lengths:
         yield _sve_finding(record, configuration.sve_vector_lengths)
     guests, mine = (_high_regions(resolution, bits) for bits in (record.ipa_bits, host.ipa_bits))
@@ -333,10 +320,6 @@ def _machine(
             "(KVM_CAP_ARM_VM_IPA_SIZE)",
             f"use a host with {record.ipa_bits} bits, or boot the guest anew here",
         )
-
-
-_NO_STEAL_TIME = "the CPU property kvm-steal-time=off (<qemu:commandline>)"
-"""libvirt 9.0 and 11.3 know no CPU feature of that name."""
 
 
 def _high_regions(resolution: Resolution, ipa_bits: int) -> tuple[tuple[str, int], ...]:
@@ -365,11 +348,6 @@ def _sve_finding(record: ABIRecord, lengths: tuple[int, ...]) -> Finding:
 
 def _bits(lengths: Sequence[int]) -> str:
     return f"{', '.join(map(str, lengths))} bits" if lengths else "none"
-
-
-def _pvtime_size(vcpus: int, page_size: int) -> int:
-    """Bytes of the region ``pvtime``: 64 for each vCPU, in whole pages of the host (hw/arm/virt.c)."""
-    return -(-vcpus * 64 // page_size) * page_size
 
 
 def _names(numbers: Sequence[int]) -> str:
