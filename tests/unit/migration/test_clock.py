@@ -25,7 +25,7 @@ MHZ = 1_000_000
 
 
 def host(megahertz: float) -> HostKind:
-    """One of which nothing but the counter is another."""
+    """One of which nothing but the counter is another than NEOVERSE_N1's 25 MHz."""
     return changed(NEOVERSE_N1, counter_frequency=int(megahertz * MHZ))
 
 
@@ -84,14 +84,14 @@ class TestArrival:
 
 
 class TestDocuments:
-    @pytest.mark.parametrize(("megahertz", "found"), [(62.5, []), (25, ["counter-frequency"])])
+    @pytest.mark.parametrize(("megahertz", "found"), [(25, []), (62.5, ["counter-frequency"])])
     def test_a_document_says_what_the_hook_says(self, hosts: Hosts, megahertz: float, found: list[str]) -> None:
-        record = hosts.boot(guest(), host(62.5))
-        assert names(judge_arrival(guest(), record, hosts.document(host(megahertz))).findings) == found
-        assert names(hosts.arrive(guest(), record, host(megahertz))) == found
+        record = hosts.boot(guest(), host(megahertz))
+        assert names(judge_arrival(guest(), record, hosts.document(NEOVERSE_N1)).findings) == found
+        assert names(hosts.arrive(guest(), record, NEOVERSE_N1)) == found
 
     def test_a_document_of_an_older_version_does_not_tell(self, hosts: Hosts) -> None:
-        record, there = hosts.boot(guest(), host(62.5)), hosts.document(host(62.5))
+        record, there = hosts.boot(guest(), NEOVERSE_N1), hosts.document(NEOVERSE_N1)
         old = replace(there, capabilities=replace(there.capabilities, counter_frequency=None))
         assert names(judge_arrival(guest(), record, old).findings) == ["counter-frequency-unknown"]
 
