@@ -33,6 +33,15 @@ class VgicmgrError(Exception):
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
+def fault(error: Exception) -> str:
+    """A fault of this program in words: what and where, but not its message, which may quote what was read."""
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    place = f" in {where.tb_frame.f_globals.get('__name__')} line {where.tb_lineno}" if where else ""
+    return f"vgicmgr itself failed ({type(error).__name__}{place})"
+
+
 class CannotTell(VgicmgrError):
     """The question could not be put to a kernel at all, so there is neither a yes nor a no."""
 

@@ -255,8 +255,8 @@ _ENTRIES = (
     Entry("missing-record", _WARNING, _ARRIVAL, "the guest has no ABI record and is judged by its XML alone"),
     Entry("record-unreadable", _ERROR, _ARRIVAL, "the guest's ABI record is damaged or of a newer version"),
     Entry(
-        "record-of-another-boot", _ERROR, _ARRIVAL,
-        "the ABI record is of another domain or of another boot: machine type, vCPUs or UUID differ",
+        "record-of-another-boot", _WARNING, _ARRIVAL,
+        "the ABI record is of another domain or boot (machine type or vCPUs differ), and the XML alone is judged",
     ),
     Entry(
         "record-not-of-sender", _WARNING, _ARRIVAL,

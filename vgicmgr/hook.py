@@ -29,7 +29,7 @@ from contextlib import suppress
 
 from vgicmgr.domain.domain import Domain
 from vgicmgr.domain.xml import MAX_BYTES, read_domain
-from vgicmgr.errors import DomainXMLError, PolicyError, VgicmgrError
+from vgicmgr.errors import DomainXMLError, PolicyError, VgicmgrError, fault
 from vgicmgr.findings import Finding, Verdict
 from vgicmgr.policy import DEFAULT, POLICY_FILE, Decision, Mode, read_policy
 
@@ -108,8 +108,8 @@ class _Question:
             raise policy_error
         if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
             return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
-        own = _judge_start if self.operation == "prepare" else _judge_arrival
-        return self.carry_out(policy.decide((judge or own)(domain)))
+        by_default = _judge_start if self.operation == "prepare" else _judge_arrival
+        return self.carry_out(policy.decide((judge or by_default)(domain)))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:
@@ -128,7 +128,7 @@ class _Question:
         return 0
 
     def cannot_judge(self, error: Exception) -> int:
-        why = str(error) if isinstance(error, VgicmgrError) else _fault(error)
+        why = str(error) if isinstance(error, VgicmgrError) else fault(error)
         if self.mode is not Mode.ENFORCE:
             self.log(syslog.LOG_WARNING, "not-judged", why)
             return 0
@@ -192,15 +192,6 @@ def _sentences(findings: Sequence[Finding]) -> str:
     if len(findings) == 1:
         return printable(str(findings[0]))
     return "; ".join(f"({number}) {printable(str(finding))}" for number, finding in enumerate(findings, 1))
-
-
-def _fault(error: Exception) -> str:
-    """A fault of this program: what and where, but not its message, which may quote the XML."""
-    where = error.__traceback__
-    while where and where.tb_next:
-        where = where.tb_next
-    place = f" in {where.tb_frame.f_globals.get('__name__')} line {where.tb_lineno}" if where else ""
-    return f"vgicmgr itself failed ({type(error).__name__}{place})"
 
 
 def _not_for_this_user(cause: BaseException | None) -> bool:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from vgicmgr.dataclass import replace
 
 from tests.fakes.registers import Register, core_registers
+from vgicmgr.dataclass import replace
 from vgicmgr.kvm.registers import register_id
 
 _FIXED = (

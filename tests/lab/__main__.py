@@ -86,7 +86,7 @@ def list_hosts(_: argparse.Namespace) -> int:
     for name, spec in HOSTS.items():
         lacking = "" if outer_qemu_has_cpu(spec.cpu) else "  (this machine's QEMU lacks the CPU)"
         kind = f"{spec.userland:9} kernel of {spec.kernel_release:9}"
-        print(f"{name:13} {kind} -M {machine(spec)} -cpu {cpu(spec)}{lacking}")
+        print(f"{name:15} {kind} -M {machine(spec)} -cpu {cpu(spec)}{lacking}")
     print(f"cache: {directory()}")
     return 0
 

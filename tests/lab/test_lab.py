@@ -103,6 +103,10 @@ def test_a_panic_is_reported_soon_with_the_console(lab_host: LabHost) -> None:
         ("max", ("IPA Size Limit: 52 bits", "Address authentication"), ()),
         ("max-bookworm", ("IPA Size Limit: 48 bits", "Address authentication"), ()),
         ("smmuv3", ("arm-smmu-v3",), ()),
+        ("50mhz", ("running at 50.00MHz",), ()),
+        ("100mhz", ("running at 100.00MHz",), ()),
+        ("16k", ("ITS@",), ()),
+        ("mitigations-off", ("mitigations=off",), ()),
     ],
 )
 def test_a_named_host_is_what_its_name_says(

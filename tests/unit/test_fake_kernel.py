@@ -4,7 +4,6 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from vgicmgr.dataclass import replace
 from itertools import pairwise
 
 import pytest
@@ -22,6 +21,7 @@ from tests.fakes.kernel import FakeKernel, install, installed
 from tests.fakes.registers import Register, Workaround2, id_register
 from tests.lab import rehearsals
 from tests.lab.kernel_rules import GICV2, GICV3, RULES, Rule, answer
+from vgicmgr.dataclass import replace
 from vgicmgr.kvm import its, uapi, vcpu, vgic_v3
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.its import ITS

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from vgicmgr.domain.settings import MAX_BYTES, DomainSettings
 
 from vgicmgr import hook
-from vgicmgr.domain.settings import MAX_BYTES, DomainSettings
 from vgicmgr.errors import CannotTell, DomainXMLError
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.hook import printable, quoted, read_stdin

@@ -1,11 +1,12 @@
 """The command line: parse, call, print, exit. One module for each command."""
 
+import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
-from vgicmgr.errors import VgicmgrError
+from vgicmgr.errors import VgicmgrError, fault
 
 COMMANDS = (
     "check-host",
@@ -22,6 +23,9 @@ COMMANDS = (
 )
 """In the order of ``vgicmgr --help``; the module of each has its name."""
 
+TRACEBACK = "VGICMGR_TRACEBACK"
+"""The environment variable that has the traceback of a fault shown."""
+
 EXIT_STATUS = """\
 exit status:
   0  yes, or done
@@ -31,7 +35,37 @@ exit status:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vgicmgr`` with these arguments (default: those of the process) and return its exit status."""
+    """Run ``vgicmgr`` with these arguments (default: those of the process) and return its exit status.
+
+    A fault of this program is one line and status 2, never 1, which means no; :data:`TRACEBACK` shows where it is from.
+    """
+    options = Namespace(quiet=False)
+    try:
+        _parser(sys.argv[1:] if arguments is None else arguments).parse_args(arguments, options)
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except VgicmgrError as error:
+        why = str(error)
+    except BrokenPipeError:  # the reader has seen enough ('vgicmgr check-host | head')
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            from traceback import print_exc
+
+            print_exc()
+        why = fault(error)
+    else:
+        return status
+    if not options.quiet:
+        print(f"vgicmgr: {why}", file=sys.stderr)
+    return 2
+
+
+def _parser(words: Sequence[str]) -> ArgumentParser:
+    """The parser for a command line of these words."""
     from argparse import RawDescriptionHelpFormatter
 
     parser = ArgumentParser(
@@ -41,21 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    words = sys.argv[1:] if arguments is None else arguments
     # a command imports its own module alone
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
         import_module(f"vgicmgr.cli.{name.replace('-', '_')}").add_parser(commands)
-    options = parser.parse_args(words)
-    try:
-        status: int = options.run(options)
-        sys.stdout.flush()
-    except VgicmgrError as error:
-        if not getattr(options, "quiet", False):
-            print(f"vgicmgr: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader has seen enough ('vgicmgr check-host | head')
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    return status
+    return parser

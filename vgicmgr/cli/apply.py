@@ -79,6 +79,12 @@ def run(options: Namespace) -> int:
         if not options.yes and not _asked(f"Redefine domain {resolution.domain.name}? [y/N] "):
             print("nothing changed")
             return 1
+        if connection.domain_xml(options.domain, persistent=True) != old:
+            raise ApplyError(
+                f"domain {resolution.domain.name}: somebody else has changed the definition since it was read; nothing "
+                "is redefined",
+                "run it again",
+            )
         kept = keep(old, resolution.domain.uuid or resolution.domain.name, backup_folder(options.backup))
         connection.define(new)
         print(f"domain {resolution.domain.name} redefined; the old definition is in {kept}")

@@ -3,9 +3,9 @@
 import json
 import sys
 from argparse import Namespace, _SubParsersAction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgicmgr.cli.inputs import MAX_DOCUMENT_BYTES, add_guest, is_file, is_remote, read_file, read_input
 from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts
     from vgicmgr.migration.record import ABIRecord
 
-_MOST_BYTES = 64 << 20
-
 
 def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
     """Declare the command and its options."""
@@ -30,19 +28,18 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
         help="tell whether a guest would arrive on another host",
         description="Judge from documents whether a running guest, or the guest of an ABI record ('vgicmgr record show "
         "--format json'), would arrive on the host that a capabilities document ('vgicmgr check-host --format json') "
-        "shows. Exits 0 when it would, 1 when it would not, 2 when it cannot be told. The hook on that host has the "
-        "last word: it asks the kernel itself.",
+        "shows, and could start there. Exits 0 when it would, 1 when it would not, 2 when it cannot be told. The hook "
+        "on that host has the last word: it asks the kernel itself.",
     )
-    parser.add_argument("guest", metavar="DOMAIN|RECORD", help="a running domain, or a file with a record in JSON")
-    parser.add_argument("--to", metavar="HOST.json", required=True, type=Path, help="the destination's document")
+    add_guest(parser, "guest", "a running domain, or a file with a record in JSON", (".json",))
+    parser.add_argument("--to", metavar="HOST.json", required=True, help="the destination's document")
     parser.add_argument(
         "--from",
         dest="source",
         metavar="HOST.json",
-        type=Path,
         help="the document of the host that the guest of a record in a file has moved to since its boot",
     )
-    parser.add_argument("--xml", metavar="FILE", type=Path, help="the domain XML that belongs to a record in a file")
+    parser.add_argument("--xml", metavar="FILE", help="the domain XML that belongs to a record in a file")
     parser.add_argument("--connect", metavar="URI", default="qemu:///system", help="libvirt's (default: %(default)s)")
     parser.add_argument("--explain", action="store_true", help="show each register that the two sides differ in")
     parser.set_defaults(run=run)
@@ -68,10 +65,10 @@ def run(options: Namespace) -> int:
     return 0 if verdict.ok else 1
 
 
-def _host(path: Path) -> "DocumentedHost":
+def _host(path: str) -> "DocumentedHost":
     from vgicmgr.host.documented import read_document
 
-    return read_document(_read(path))
+    return read_document(read_file(path, MAX_DOCUMENT_BYTES))
 
 
 def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost") -> "ABIRecord":
@@ -93,12 +90,11 @@ def _assigned(options: Namespace, resolution: "Resolution") -> "Iterable[Finding
     devices = host_devices(resolution.domain, resolution.machine) if resolution.machine else ()
     if not devices:
         return ()
-    from vgicmgr.cli.inputs import is_remote
     from vgicmgr.guest.assignment import migration_findings
     from vgicmgr.host.linux import read_kernel_log
     from vgicmgr.vfio.assigned import AssignedDevices, read_assigned
 
-    here = not Path(options.guest).is_file() and not is_remote(options.connect)
+    here = not is_file(options.guest, options) and not is_remote(options.connect)
     assigned = read_assigned(device.address for device in devices) if here else AssignedDevices()
     direct_injection = ""
     if options.source:
@@ -138,11 +134,10 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
     from vgicmgr.migration.document import from_document
     from vgicmgr.migration.record import as_migrated
 
-    path = Path(options.guest)
-    if path.is_file():
-        record = from_document(_json(path))
+    if is_file(options.guest, options):
+        record = from_document(_json(options.guest))
         if options.xml is not None:
-            return read_domain(_read(options.xml)), record
+            return read_domain(read_file(options.xml)), record
         print(
             "vgicmgr: without --xml the guest is taken for one of 1 GiB and no devices besides what its record says",
             file=sys.stderr,
@@ -192,19 +187,8 @@ def _domain_of(record: "ABIRecord") -> "Domain":
     )
 
 
-def _json(path: Path) -> Any:
+def _json(name: str) -> Any:
     try:
-        return json.loads(_read(path))
+        return json.loads(read_input(name, MAX_DOCUMENT_BYTES))
     except (ValueError, RecursionError):
-        raise CannotTell(f"{path} is no JSON document") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise CannotTell(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > _MOST_BYTES:
-        raise CannotTell(f"{path} is larger than {_MOST_BYTES >> 20} MiB")
-    return content
+        raise CannotTell(f"{name} is no JSON document") from None

@@ -30,10 +30,30 @@ class InputError(VgicmgrError):
 
 def add_source(parser: ArgumentParser) -> None:
     """Declare what to read, and against what to resolve it; for the commands that begin with a translation."""
-    parser.add_argument("domain", metavar="FILE|-|DOMAIN", help="a domain XML, standard input, or a domain of libvirt")
+    add_guest(parser, "domain", "a domain of libvirt, or a file with its XML", (".xml",))
     parser.add_argument("-c", "--connect", metavar="URI", help="libvirt's connection; then DOMAIN is a domain there")
     add_host(parser)
     parser.add_argument("--map", metavar="FILE", help="another VMM's address map (see vgicmgr(1))")
+
+
+def add_guest(parser: ArgumentParser, name: str, what: str, suffixes: tuple[str, ...]) -> None:
+    """Declare the argument that is a file or a domain: which, its form tells, and never what lies in the folder."""
+    forms = " or ".join(("with a '/'", *(f"ending in {suffix}" for suffix in suffixes)))
+    parser.add_argument(name, metavar="DOMAIN|FILE|-", help=f"{what} ({forms}, or by --file), or standard input")
+    parser.add_argument("--file", action="store_true", help="DOMAIN is a file, whatever it is called")
+    parser.set_defaults(suffixes=suffixes)
+
+
+def is_file(name: str, options: Namespace) -> bool:
+    """Whether the argument of :func:`add_guest` is a file, or standard input, and not a domain's name."""
+    return bool(options.file) or name == "-" or "/" in name or name.endswith(options.suffixes)
+
+
+def read_input(name: str, most: int = MAX_BYTES) -> bytes:
+    """What is in the file or standard input, and no more than one byte over ``most``; raises :class:`InputError`."""
+    if name == "-":
+        return sys.stdin.buffer.read(most + 1)
+    return read_file(name, most)
 
 
 def add_host(parser: ArgumentParser) -> None:
@@ -102,11 +122,10 @@ def open_host(document: str | None, *, remote: bool = False) -> "Iterator[HostFa
 
 def read_xml(options: Namespace) -> bytes:
     """The domain XML that is asked for; raises :class:`~vgicmgr.errors.VgicmgrError`."""
-    if options.connect is None:
-        if options.domain == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        if "/" in options.domain or Path(options.domain).is_file():
-            return read_file(options.domain)
+    if options.file and options.connect is not None:
+        raise InputError("a file is of no connection to libvirt", "give either --connect or --file")
+    if options.connect is None and is_file(options.domain, options):
+        return read_input(options.domain)
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect or "") as connection:

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
 
-from vgicmgr.cli.inputs import read_xml, translate
+from vgicmgr.cli.inputs import read_input, translate
 from vgicmgr.errors import CannotTell
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
     )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: a document with a schema")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing, only exit")
-    parser.set_defaults(run=run, map=None, qemu_version=None)
+    parser.set_defaults(run=run, map=None, qemu_version=None, default_qemu=None)
 
 
 def run(options: Namespace) -> int:
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         from vgicmgr.qemu.qmp import is_path
         from vgicmgr.qemu.running import ask_socket
 
-        xml = read_xml(options) if options.domain else b""
+        xml = read_input(options.domain) if options.domain else b""
         running = ask_socket(options.qmp)
         if not is_path(options.qmp):
             options.connect = f"qemu+tcp://{options.qmp}/"  # whose host this is, 'translate' tells by that

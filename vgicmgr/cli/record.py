@@ -46,13 +46,12 @@ def show(options: Namespace) -> int:
     from vgicmgr.domain.connection import connect
     from vgicmgr.domain.xml import read_domain
     from vgicmgr.migration.document import render, to_document
-    from vgicmgr.migration.record import read_record
+    from vgicmgr.migration.record import boot_record
 
     with connect(options.connect) as connection:
-        element = read_domain(connection.running_xml(options.domain)).record
-    if element is None:
+        record = boot_record(read_domain(connection.running_xml(options.domain)))
+    if record is None:
         raise _no_record()
-    record = read_record(element)
     if options.format == "json":
         import json
 
@@ -87,10 +86,11 @@ def verify(options: Namespace) -> int:
     from vgicmgr.domain.connection import connect
     from vgicmgr.domain.xml import read_domain
     from vgicmgr.migration.arrival import judge_incoming
+    from vgicmgr.migration.record import boot_record
 
     with connect(options.connect) as connection:
         domain = read_domain(connection.running_xml(options.domain))
-    if domain.record is None:
+    if boot_record(domain) is None:
         raise _no_record()
     verdict = judge_incoming(domain)
     for finding in verdict.findings:

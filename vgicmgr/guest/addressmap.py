@@ -9,6 +9,16 @@ from vgicmgr.qemu import virt
 from vgicmgr.qemu.machine import GIB, MEM_BASE, top_of_memory
 from vgicmgr.qemu.virt import HighMemory, MemoryRegion
 
+DEVICE_NAMES = {
+    "distributor": "distributor",
+    "cpu-interface": "CPU interface",
+    "redistributors": "first redistributors",
+    "high-redistributors": "high redistributors",
+    "its": "ITS",
+    "gicv2m": "GICv2m",
+}
+"""The devices that have an address, by their names in our metadata, and what people call them."""
+
 
 @dataclass(frozen=True)
 class AddressMap:

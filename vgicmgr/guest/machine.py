@@ -10,7 +10,7 @@ from vgicmgr.findings import Severity
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.notes import Notes, Refused
 from vgicmgr.qemu import virt
-from vgicmgr.qemu.arguments import ArgumentError, Arguments, number, read_arguments, size
+from vgicmgr.qemu.arguments import ArgumentError, Arguments, read_arguments
 from vgicmgr.qemu.machine import Version, machine_version
 from vgicmgr.qemu.virt import Properties
 
@@ -103,22 +103,14 @@ def with_arguments(domain: Domain, arguments: Arguments, notes: Notes) -> Domain
     """The domain with the vCPUs and the memory that its own ``-smp`` and ``-m`` set; raises :class:`Refused`."""
     if not arguments.smp and not arguments.memory:
         return domain
+    from vgicmgr.qemu import size  # few domains have any
+
     try:
-        counts = {name: number(name, value) for name, value in arguments.smp if name in ("cpus", "maxcpus")}
-        sizes = {name: size(name, value) for name, value in arguments.memory if name in ("size", "maxmem")}
-        slots = next((number(name, value) for name, value in arguments.memory if name == "slots"), domain.memory_slots)
+        current, most = size.vcpus(domain, arguments)
+        memory, max_memory, slots = size.memory(domain, arguments)
     except ArgumentError as error:
         raise refuse_argument(error, notes) from None
-    vcpus = counts.get("cpus") or domain.current_vcpus
-    most = counts.get("maxcpus") or (vcpus if domain.vcpus == domain.current_vcpus else max(domain.vcpus, vcpus))
-    return replace(
-        domain,
-        current_vcpus=vcpus,
-        vcpus=most,
-        memory=sizes.get("size") or domain.memory,
-        max_memory=sizes.get("maxmem") or domain.max_memory,
-        memory_slots=slots,
-    )
+    return replace(domain, current_vcpus=current, vcpus=most, memory=memory, max_memory=max_memory, memory_slots=slots)
 
 
 def _check_unread(domain: Domain, arguments: Arguments, notes: Notes) -> None:

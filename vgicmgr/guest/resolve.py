@@ -8,11 +8,10 @@ order, each in the module of its name; another VMM's map (:func:`_by_map`) and o
 
 from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.domain import Domain
-from vgicmgr.domain.metadata import Wishes
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.guest import cpu as cpus
-from vgicmgr.guest import devices, gic, memory, msi, pmu, vcpus, wishes
-from vgicmgr.guest.addressmap import AddressMap
+from vgicmgr.guest import devices, gic, memory, msi, pmu, vcpus
+from vgicmgr.guest.addressmap import DEVICE_NAMES, AddressMap
 from vgicmgr.guest.configuration import Decision, Region, Source, VGICConfiguration
 from vgicmgr.guest.machine import Machine, check_architecture, refuse_argument, resolve_machine, with_arguments
 from vgicmgr.guest.notes import Notes, Refused
@@ -25,6 +24,7 @@ from vgicmgr.qemu.virt import Properties
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
+    from vgicmgr.domain.metadata import Wishes
     from vgicmgr.host.facts import HostFacts
     from vgicmgr.qemu.program import QEMUFacts
 
@@ -58,7 +58,7 @@ def resolve(
     domain: Domain,
     host: "HostFacts",
     *,
-    wished: Wishes = wishes.NO_WISHES,
+    wished: "Wishes | None" = None,
     qemu: "QEMUFacts | None" = None,
     address_map: AddressMap | None = None,
 ) -> Resolution:
@@ -110,92 +110,99 @@ class _Draft:
         )
 
 
-def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: Wishes, notes: Notes) -> None:
+def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: "Wishes | None", notes: Notes) -> None:
     """QEMU's ``virt`` machine (hw/arm/virt.c, machvirt_init)."""
-    made = draft.machine = resolve_machine(draft.domain, host, qemu, notes)
-    domain = draft.domain = with_arguments(draft.domain, made.arguments, notes)
-    cpu = draft.cpu = cpus.resolve_cpu(domain, made, host, notes)
-    placed = memory.resolve_memory(domain, made, cpu, host, notes)
-    ipa_bits = _vm_ipa_bits(placed, host) if made.kvm else placed.ipa_bits
-    version = gic.resolve_gic_version(domain, made, host, ipa_bits, notes)
-    placed = draft.address_map = wishes.grant_addresses(wished, placed, notes)
-    regions = vcpus.resolve_vcpus(domain, made, placed, host, notes, version=version)
-    granted = wishes.grant_msi(wished, msi.resolve_msi(made, version, notes), made, host, notes, version=version)
-    draft.machine_options = granted.machine_options
-    if made.in_kernel:
-        msi.check_its(granted.msi, host, ipa_bits, notes)
-    intid = pmu.resolve_pmu(cpu, made, host, placed, notes)
-    intid = wishes.grant_pmu(wished, intid, domain.vcpus, placed, notes)
-    features = cpus.resolve_features(cpu, made, host, pmu=intid is not None, notes=notes)
-    devices.resolve_iommu(domain, made, notes)
-    devices.check_root_ports(domain, granted.msi, notes)
-    files = devices.resolve_host_devices(domain, made, granted.msi, host, notes, gicv2m_spis=placed.gicv2m_spis)
-    draft.configuration = _configuration(
+    machine = draft.machine = resolve_machine(draft.domain, host, qemu, notes)
+    domain = draft.domain = with_arguments(draft.domain, machine.arguments, notes)
+    cpu = draft.cpu = cpus.resolve_cpu(domain, machine, host, notes)
+    address_map = memory.resolve_memory(domain, machine, cpu, host, notes)
+    ipa_bits = _vm_ipa_bits(address_map, host) if machine.kvm else address_map.ipa_bits
+    version = gic.resolve_gic_version(domain, machine, host, ipa_bits, notes)
+    controller = msi.resolve_msi(machine, version, notes)
+    intid = pmu.resolve_pmu(cpu, machine, host, address_map, notes)
+    if wished is not None:
+        from vgicmgr.guest import wishes  # most domains have none
+
+        address_map = wishes.grant_addresses(wished, address_map, notes)
+        controller, draft.machine_options = wishes.grant_msi(wished, controller, machine, host, notes, version=version)
+        intid = wishes.grant_pmu(wished, intid, domain.vcpus, address_map, notes)
+    draft.address_map = address_map
+    regions = vcpus.resolve_vcpus(domain, machine, address_map, host, notes, version=version)
+    if machine.in_kernel:
+        msi.check_its(controller, host, ipa_bits, notes)
+    features = cpus.resolve_features(cpu, machine, host, pmu=intid is not None, notes=notes)
+    devices.resolve_iommu(domain, machine, notes)
+    devices.check_root_ports(domain, controller, notes)
+    spis = address_map.gicv2m_spis
+    files = devices.resolve_host_devices(domain, machine, controller, host, notes, gicv2m_spis=spis)
+    configuration = _configuration(
         domain,
-        placed,
+        address_map,
         notes,
-        machine_type=made.type,
+        machine_type=machine.type,
         version=version,
-        controller=granted.msi,
+        controller=controller,
         regions=regions,
         intid=intid,
         features=features,
         ipa_bits=ipa_bits,
     )
-    _decide_addresses(draft.configuration, placed, wished, Source.MACHINE, notes)
-    draft.configuration = replace(draft.configuration, in_kernel=made.in_kernel, vfio_files=files)
+    _decide_addresses(configuration, wished, Source.MACHINE, notes)
+    draft.configuration = replace(configuration, in_kernel=machine.in_kernel, vfio_files=files)
 
 
-def _by_map(draft: _Draft, host: "HostFacts", placed: AddressMap, wished: Wishes, notes: Notes) -> None:
+def _by_map(draft: _Draft, host: "HostFacts", address_map: AddressMap, wished: "Wishes | None", notes: Notes) -> None:
     """Another VMM than QEMU, of which nothing is known but its map; it asks KVM for everything."""
-    domain = draft.domain
+    from vgicmgr.guest import wishes
+
+    domain, wished = draft.domain, wished or wishes.NO_WISHES
     check_architecture(domain, notes)
     notes.decide("machine type", domain.machine, Source.XML)
-    draft.machine = made = Machine(
+    machine = draft.machine = Machine(
         domain.machine, None, True, True, Properties(), Arguments(), host.qemu(domain.emulator)
     )
-    cpu = draft.cpu = cpus.resolve_cpu(domain, made, host, notes)
-    if placed.ipa_bits > host.ipa_bits:
+    cpu = draft.cpu = cpus.resolve_cpu(domain, machine, host, notes)
+    if address_map.ipa_bits > host.ipa_bits:
         raise notes.refuse(
             "ipa-size",
-            f"{placed.name} needs {placed.ipa_bits} bits of guest physical address, but KVM on {host.name} gives "
-            f"{host.ipa_bits} (KVM_CAP_ARM_VM_IPA_SIZE)",
+            f"{address_map.name} needs {address_map.ipa_bits} bits of guest physical address, but KVM on {host.name} "
+            f"gives {host.ipa_bits} (KVM_CAP_ARM_VM_IPA_SIZE)",
             "use a host with more bits",
         )
-    ipa_bits = _vm_ipa_bits(placed, host)
+    ipa_bits = _vm_ipa_bits(address_map, host)
     version = gic.resolve_gic_version_by_map(domain, host, ipa_bits, notes)
-    placed = draft.address_map = wishes.grant_addresses(wished, placed, notes)
-    wishes.check_map(placed, notes)
-    regions = vcpus.resolve_vcpus_by_map(domain, version, placed, host, notes)
-    default = msi.resolve_msi_by_map(version, placed, notes)
-    granted = wishes.grant_msi_by_map(wished, default, version, placed, notes)
-    msi.check_its(granted.msi, host, ipa_bits, notes)
-    intid = pmu.resolve_pmu_by_map(cpu, host, placed, notes)
-    intid = wishes.grant_pmu(wished, intid, domain.vcpus, placed, notes)
+    controller = msi.resolve_msi_by_map(version, address_map, notes)
+    intid = pmu.resolve_pmu_by_map(cpu, host, address_map, notes)
+    address_map = draft.address_map = wishes.grant_addresses(wished, address_map, notes)
+    controller = wishes.grant_msi_by_map(wished, controller, version, address_map, notes)
+    intid = wishes.grant_pmu(wished, intid, domain.vcpus, address_map, notes)
+    wishes.check_map(address_map, notes)
+    regions = vcpus.resolve_vcpus_by_map(domain, version, address_map, host, notes)
+    msi.check_its(controller, host, ipa_bits, notes)
     features = cpus.resolve_features_of_cpu(cpu, None, host, pmu=intid is not None, el2=False, notes=notes)
     draft.configuration = _configuration(
         domain,
-        placed,
+        address_map,
         notes,
         machine_type=domain.machine,
         version=version,
-        controller=granted.msi,
+        controller=controller,
         regions=regions,
         intid=intid,
         features=features,
         ipa_bits=ipa_bits,
     )
-    _decide_addresses(draft.configuration, placed, wished, Source.MAP, notes)
+    _decide_addresses(draft.configuration, wished, Source.MAP, notes)
 
 
-def _vm_ipa_bits(placed: AddressMap, host: "HostFacts") -> int:
+def _vm_ipa_bits(address_map: AddressMap, host: "HostFacts") -> int:
     """What the VM is made with: the map's size, or 0 where the kernel has one size only (virt_kvm_type)."""
-    return placed.ipa_bits if host.capability("KVM_CAP_ARM_VM_IPA_SIZE") else 0
+    return address_map.ipa_bits if host.capability("KVM_CAP_ARM_VM_IPA_SIZE") else 0
 
 
 def _configuration(
     domain: Domain,
-    placed: AddressMap,
+    address_map: AddressMap,
     notes: Notes,
     *,
     machine_type: str,
@@ -207,10 +214,12 @@ def _configuration(
     ipa_bits: int,
 ) -> VGICConfiguration:
     def region(device: str, what: str) -> Region:
-        found = placed.region(device)
+        found = address_map.region(device)
         if found is None:
             raise notes.refuse(
-                "map-incomplete", f"{what} is asked for, but {placed.name} has no address for it", "complete the map"
+                "map-incomplete",
+                f"{what} is asked for, but {address_map.name} has no address for it",
+                "complete the map",
             )
         return found
 
@@ -221,8 +230,8 @@ def _configuration(
         vcpus=domain.current_vcpus,
         max_vcpus=domain.vcpus,
         ipa_bits=ipa_bits,
-        nr_irqs=placed.nr_irqs,
-        distributor=placed.distributor,
+        nr_irqs=address_map.nr_irqs,
+        distributor=address_map.distributor,
         cpu_interface=region("cpu-interface", "a GICv2") if version == 2 else None,
         redistributors=regions,
         its=region("its", "an ITS") if controller is MSIController.ITS else None,
@@ -236,9 +245,7 @@ def _configuration(
     )
 
 
-def _decide_addresses(
-    configuration: VGICConfiguration, placed: AddressMap, wished: Wishes, source: Source, notes: Notes
-) -> None:
+def _decide_addresses(configuration: VGICConfiguration, wished: "Wishes | None", source: Source, notes: Notes) -> None:
     """Note where the frames are, but for those that a wish has placed, and the sizes."""
     frames = {
         "distributor": configuration.distributor,
@@ -246,11 +253,11 @@ def _decide_addresses(
         "its": configuration.its,
         "gicv2m": configuration.gicv2m,
     }
-    by_wish = {wish.device for wish in wished.addresses}
+    by_wish = {wish.device for wish in wished.addresses} if wished else set()
     for device, region in frames.items():
         if region and device not in by_wish:
-            notes.decide(wishes.DEVICE_NAMES[device], f"{region.base:#x}", source)
-    notes.decide("interrupts", f"{placed.nr_irqs}, of them {placed.nr_irqs - 32} SPIs", source)
+            notes.decide(DEVICE_NAMES[device], f"{region.base:#x}", source)
+    notes.decide("interrupts", f"{configuration.nr_irqs}, of them {configuration.nr_irqs - 32} SPIs", source)
     bits = configuration.ipa_bits
     notes.decide(
         "IPA size", f"{bits} bits" if bits else "the kernel's only one, 40 bits", source if bits else Source.KERNEL

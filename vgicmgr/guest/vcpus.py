@@ -49,8 +49,8 @@ def resolve_vcpus(
     if domain.hotpluggable_vcpus or domain.current_vcpus < domain.vcpus:
         notes.find(
             "vcpu-hotplug",
-            f"{domain.vcpus} vCPUs are declared and {domain.current_vcpus} exist at boot, but QEMU's 'virt' machine plugs "
-            "no vCPUs",
+            f"{domain.vcpus} vCPUs are declared and {domain.current_vcpus} exist at boot, but QEMU's 'virt' plugs no "
+            "vCPUs",
             f"set <vcpu>{domain.current_vcpus}</vcpu>",
         )
     return place_redistributors(domain, version, address_map, Source.MACHINE, notes)

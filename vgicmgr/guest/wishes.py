@@ -5,10 +5,9 @@ A wish changes what the machine would have by itself; where nothing can, that is
 
 from itertools import pairwise
 
-from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.metadata import Unsatisfied, Wishes
 from vgicmgr.findings import Severity
-from vgicmgr.guest.addressmap import AddressMap
+from vgicmgr.guest.addressmap import DEVICE_NAMES, AddressMap
 from vgicmgr.guest.configuration import Region, Source
 from vgicmgr.guest.machine import Machine
 from vgicmgr.guest.msi import MSI_NAMES
@@ -24,42 +23,29 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts
 
-NO_WISHES = Wishes()
-
 ALIGNMENT = {"gicv2": 4 << 10, "gicv3": 64 << 10}
 """Of the GIC's frames, in bytes (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst, arm-vgic-its.rst)."""
 
-DEVICE_NAMES = {
-    "distributor": "distributor",
-    "cpu-interface": "CPU interface",
-    "redistributors": "first redistributors",
-    "high-redistributors": "high redistributors",
-    "its": "ITS",
-    "gicv2m": "GICv2m",
-}
 
-
-@dataclass(frozen=True)
-class Granted:
-    """The MSI controller, and the ``-machine`` properties that say what libvirt has no element for."""
-
-    msi: MSIController
-    machine_options: tuple[tuple[str, str], ...] = ()
+NO_WISHES = Wishes()
 
 
 def grant_msi(
     wishes: Wishes, default: MSIController, machine: Machine, host: "HostFacts", notes: Notes, *, version: int
-) -> Granted:
-    """The MSI controller that is wished for on QEMU's ``virt``, or the machine's own."""
+) -> tuple[MSIController, tuple[tuple[str, str], ...]]:
+    """The MSI controller that is wished for on QEMU's ``virt``, or the machine's own.
+
+    And the ``-machine`` properties that say it: libvirt has no element for it.
+    """
     wish = _wished_msi(wishes, version, notes)
     if wish is None or wish is default:
         if wish is not None:
             notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-        return Granted(default)
+        return default, ()
     words = f"the wish for {MSI_NAMES[wish]} as MSI controller"
     if machine.properties.msi not in ("", "auto") or machine.properties.its is not None:
         notes.find("wish-contradiction", f"{words} is contradicted by <qemu:commandline>", "remove one of them")
-        return Granted(default)
+        return default, ()
     if wish is MSIController.ITS:
         why_not = _no_its(version, machine, host)
         option = None if why_not else ("its", "on")
@@ -70,18 +56,18 @@ def grant_msi(
     if why_not:
         cannot_honour(f"{words} {why_not[0]}", why_not[1], wishes, notes)
     if option is None:
-        return Granted(default)
+        return default, ()
     notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-    return Granted(wish, (option,))
+    return wish, (option,)
 
 
 def grant_msi_by_map(
     wishes: Wishes, default: MSIController, version: int, address_map: AddressMap, notes: Notes
-) -> Granted:
+) -> MSIController:
     """The MSI controller that is wished for under another VMM, or the map's own."""
     wish = _wished_msi(wishes, version, notes)
     if wish is None:
-        return Granted(default)
+        return default
     possible = {
         MSIController.ITS: address_map.its is not None and version != 2,
         MSIController.GICV2M: address_map.gicv2m is not None,
@@ -95,9 +81,9 @@ def grant_msi_by_map(
             wishes,
             notes,
         )
-        return Granted(default)
+        return default
     notes.decide(MSI_SUBJECT, MSI_NAMES[wish], Source.METADATA)
-    return Granted(wish)
+    return wish
 
 
 def grant_pmu(wishes: Wishes, intid: int | None, vcpus: int, address_map: AddressMap, notes: Notes) -> int | None:

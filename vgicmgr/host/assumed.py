@@ -8,7 +8,7 @@ from vgicmgr.dataclass import dataclass
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
-    from vgicmgr.host.facts import QEMUFacts
+    from vgicmgr.qemu.program import QEMUFacts
     from vgicmgr.vfio.assigned import AssignedDevices
 
 CAPABILITIES: Mapping[str, int] = MappingProxyType(

@@ -28,14 +28,14 @@ from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.vcpu import register_size
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from vgicmgr.host.facts import QEMUFacts
+    from vgicmgr.qemu.program import QEMUFacts
     from vgicmgr.vfio.assigned import AssignedDevices
 
 _WRITE_ONE = "write one on the host: vgicmgr check-host --format json"

@@ -10,23 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
-    from vgicmgr.qemu.migration import Rules
+    from vgicmgr.qemu.program import QEMUFacts
     from vgicmgr.vfio.assigned import AssignedDevices
-
-    class QEMUFacts(Protocol):
-        """What is known of the QEMU that takes the guest; None where it cannot be told."""
-
-        @property
-        def version(self) -> tuple[int, int] | None:
-            """Major and minor."""
-
-        @property
-        def rules(self) -> Rules | None:
-            """How it takes a guest's list of registers."""
-
-        @property
-        def psci_property(self) -> bool | None:
-            """Whether its CPU has the property kvm-psci-version."""
 else:
     Protocol = object
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from vgicmgr.host.facts import QEMUFacts
+    from vgicmgr.qemu.program import QEMUFacts
     from vgicmgr.vfio.assigned import AssignedDevices
 
 _GICS = {2: vgic_v2.DEVICE_TYPE, 3: vgic_v3.DEVICE_TYPE}

@@ -123,6 +123,8 @@ def probe_system(system: System) -> host.HostCapabilities:
                 gicv3 = answer(probe_gicv3, here)
             if here and gicv3 and devices[its]:
                 translation = answer(probe_its, here)
+        if gicv3 is None and devices[its]:
+            translation = answer(_probe_its_alone, system)
     with ExitStack() as stack:
         features = all_features(answers)
         if here := answer(stack.enter_context, probe_vm(system, features)):
@@ -143,7 +145,7 @@ def probe_system(system: System) -> host.HostCapabilities:
         vcpu=processor,
         targets=targets,
         counter_frequency=frequency,
-        unanswered=tuple(unanswered),
+        unanswered=tuple(dict.fromkeys(unanswered)),
     )
 
 
@@ -223,6 +225,13 @@ def probe_its(here: ProbeVM) -> host.ITS:
         )
 
 
+def _probe_its_alone(system: System) -> host.ITS:
+    """For where the GICv3 did not tell all of itself."""
+    with probe_vm(system, gic_version=3) as here:
+        _gic(here).set_attribute(vgic_v3.CTRL_INIT)
+        return probe_its(here)
+
+
 def probe_pmu(here: ProbeVM) -> host.PMU:
     """A PMU, as a vCPU made with KVM_ARM_VCPU_PMU_V3 has it; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
     return host.PMU(
@@ -234,23 +243,11 @@ def probe_pmu(here: ProbeVM) -> host.PMU:
     )
 
 
-FEATURES = (
-    (("KVM_ARM_VCPU_PSCI_0_2",), ("KVM_CAP_ARM_PSCI_0_2",)),
-    (("KVM_ARM_VCPU_PMU_V3",), ("KVM_CAP_ARM_PMU_V3",)),
-    (("KVM_ARM_VCPU_SVE",), ("KVM_CAP_ARM_SVE",)),
-    (
-        ("KVM_ARM_VCPU_PTRAUTH_ADDRESS", "KVM_ARM_VCPU_PTRAUTH_GENERIC"),
-        ("KVM_CAP_ARM_PTRAUTH_ADDRESS", "KVM_CAP_ARM_PTRAUTH_GENERIC"),
-    ),
-)
-"""What QEMU's ``-cpu host`` turns on, and on which capabilities (target/arm/kvm.c, kvm_arm_get_host_cpu_features)."""
-
-
 def all_features(answers: dict[str, int]) -> tuple[str, ...]:
-    """The KVM_ARM_VCPU_* features that a guest can have by these capabilities."""
-    return tuple(
-        feature for features, needed in FEATURES if all(answers[name] for name in needed) for feature in features
-    )
+    """The KVM_ARM_VCPU_* features that QEMU's ``-cpu host`` turns on by these capabilities."""
+    from vgicmgr.qemu.cpu import CPU, vcpu_features
+
+    return vcpu_features(CPU("host"), answers.__getitem__, pmu=True, el2=False)
 
 
 def probe_vcpu(here: ProbeVM, features: tuple[str, ...]) -> host.VCPU:

@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
     from vgicmgr.host.capabilities import HostCapabilities
-    from vgicmgr.host.facts import QEMUFacts
+    from vgicmgr.qemu.program import QEMUFacts
 
 MODULES = ("/usr/lib/aarch64-linux-gnu/qemu", "/usr/lib64/qemu-kvm", "/usr/lib64/qemu", "/usr/lib/qemu")
 """The directories of QEMU's modules (QEMU_MODDIR), by distribution: with them, what QEMU can do changes, too."""

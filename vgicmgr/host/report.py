@@ -126,6 +126,8 @@ def _host(capabilities: HostCapabilities) -> Iterator[Line]:
     yield Line(
         "KVM mode", capabilities.log.mode or "not in the kernel log (any more, or for this user)", mark=Mark.NONE
     )
+    if hertz := capabilities.counter_frequency:
+        yield Line("counter", f"{hertz // 1_000_000}.{hertz // 10_000 % 100:02} MHz", mark=Mark.NONE)
     yield Line("guest physical addresses", f"{capabilities.ipa_bits} bits", ("ipa-size-small",))
 
 

@@ -20,7 +20,7 @@ from vgicmgr.migration.clock import counter_frequency
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.pages import page_sizes
 from vgicmgr.migration.record import ABIRecord, as_migrated
-from vgicmgr.qemu.migration import Comparison, compare_lists
+from vgicmgr.qemu.registers import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -70,6 +70,8 @@ def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdi
     """Whether a guest with this record, whose domain this is, arrives on ``host``; errors as :func:`check_arrival`."""
     if not domain.needs_gic:
         return Verdict()
+    if why := _other_boot(domain, record):
+        return _without_record(domain, host, why)
     resolution = resolve(domain, host)
     with open_destination(resolution, host) as (destination, refusals):
         found = [*resolution.findings, *refusals, *_assigned(resolution, host)]
@@ -89,6 +91,26 @@ def _compare(
     yield from _registers(record, resolution, destination)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)
+
+
+def _other_boot(domain: Domain, record: ABIRecord) -> Finding | None:
+    """Where the record is not of this boot: a copied or saved definition brings along what another boot left in it.
+
+    A machine type without a version is one that libvirt has not yet replaced (virQEMUCapsGetCanonicalMachine).
+    """
+    differences = []
+    if domain.machine not in ("virt", record.machine):
+        differences.append(f"is of machine type '{record.machine}', the domain of '{domain.machine}'")
+    if domain.vcpus != record.vcpus:
+        differences.append(f"has {record.vcpus} vCPU(s), the domain {domain.vcpus}")
+    if not differences:
+        return None
+    return finding(
+        "record-of-another-boot",
+        f"the ABI record {', and '.join(differences)}: it is of another boot or another domain and is not used, so "
+        "that whether the kernel takes the guest's registers is not known",
+        "'vgicmgr record write --force DOMAIN' on the host that the guest was booted on",
+    )
 
 
 def _without_record(domain: Domain, host: "HostFacts", why: Finding) -> Verdict:
@@ -135,8 +157,8 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if comparison.fragile:
         yield finding(
             "qemu-quirk",
-            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and goes "
-            "on, since of such registers it heeds the last one only, which a later QEMU may mend",
+            f"this kernel has no {_names(comparison.forgotten)}, which the guest brings along; QEMU reports that and "
+            "goes on, since of such registers it heeds the last one only, which a later QEMU may mend",
             "use a host that has them, or boot the guest anew here",
         )
 
@@ -239,8 +261,8 @@ def _gic(record: ABIRecord, configuration: "VGICConfiguration", destination: Des
     if record.gic_version != configuration.gic_version:
         yield finding(
             "gic-version",
-            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a GICv{configuration.gic_version} "
-            "here",
+            f"the guest was booted with a GICv{record.gic_version}, and its XML makes a "
+            f"GICv{configuration.gic_version} here",
             f"set <gic version='{record.gic_version}'/>",
         )
         return

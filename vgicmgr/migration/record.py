@@ -107,14 +107,19 @@ def read_record(element: RecordElement) -> ABIRecord:
     return from_element(element.attributes, element.text)
 
 
-def as_migrated(domain: Domain) -> ABIRecord | None:
-    """The record in a domain, with the registers that QEMU sends; None without one. Raises :class:`RecordError`."""
+def boot_record(domain: Domain) -> ABIRecord | None:
+    """The record of the boot in a domain; None without one. Raises :class:`RecordError`."""
     if domain.metadata_unreadable:
         raise RecordError(f"the domain's <metadata> cannot be read: {domain.metadata_unreadable}")
-    if domain.record is None:
-        return None
-    record = read_record(domain.record)
-    return after_move(record, read_record(domain.host_record)) if domain.host_record else record
+    return read_record(domain.record) if domain.record else None
+
+
+def as_migrated(domain: Domain) -> ABIRecord | None:
+    """The same with the registers that QEMU sends from the host that the guest is on. Raises :class:`RecordError`."""
+    record = boot_record(domain)
+    if record is None or domain.host_record is None:
+        return record
+    return after_move(record, read_record(domain.host_record))
 
 
 def to_xml(record: ABIRecord, kind: RecordKind = RecordKind.BOOT, *, namespace: bool = True) -> str:

@@ -18,6 +18,7 @@ from vgicmgr.guest.resolve import resolve
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.migration.destination import open_destination
 from vgicmgr.migration.record import ABIRecord, RecordKind, read_record, same_guest, to_xml
+from vgicmgr.qemu.program import InstalledQEMU
 
 MARKS = Path("/run/vgicmgr/arrived")
 """The marks of guests that arrived here, for as long as they run."""
@@ -45,7 +46,7 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
         return ABIRecord(
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             kernel=host.kernel,
-            qemu=_dotted(host.qemu(domain.emulator).version),
+            qemu=InstalledQEMU(domain.emulator).release or "unknown",
             libvirt=libvirt,
             machine=domain.machine,
             vcpus=domain.vcpus,
@@ -62,10 +63,6 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             registers=destination.first_values(),
             counter_frequency=destination.counter_frequency(),
         )
-
-
-def _dotted(version: "tuple[int, ...] | None") -> str:
-    return ".".join(map(str, version)) if version else "unknown"
 
 
 def write_record(connection: Connection, name: str, *, force: bool = False) -> str:

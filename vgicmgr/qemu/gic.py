@@ -19,17 +19,28 @@ class MSIController(Enum):
     NONE = "none"
 
 
-def gic_version(wish: str, supported: Collection[int], vcpus: int) -> int:
+TCG_GICV3_SINCE: Version = (8, 0)
+"""QEMU before that emulates a GICv2 where it is told nothing, for however many vCPUs."""
+
+
+def gic_version(
+    wish: str, supported: Collection[int], vcpus: int, *, kvm: bool = True, qemu: Version | None = None
+) -> int:
     """The version that QEMU takes for ``gic-version=`` (finalize_gic_version_do); 0 where there is none to take.
 
     ``wish`` is empty without the property: then ``vcpus``, hotpluggable ones included, decide. A number is taken as it
-    is, whether supported or not. Raises :class:`~vgicmgr.qemu.arguments.ArgumentError` for another word.
+    is, whether supported or not. ``qemu`` is QEMU's version, where it is known. Raises
+    :class:`~vgicmgr.qemu.arguments.ArgumentError` for another word.
     """
     known = [version for version in supported if version in (2, 3, 4)]
     if not wish:
+        if not kvm and qemu and qemu < TCG_GICV3_SINCE:
+            return 2
         if 2 in known and (vcpus <= GICV2_VCPUS or 3 not in known):
             return 2
         return 3 if 3 in known else 0
+    if wish == "host" and not kvm:
+        raise ArgumentError("gic-version=host needs KVM")
     if wish in ("host", "max"):
         return max(known, default=0)
     numbers = {"2": 2, "3": 3, "4": 4, "x-5": 5}

@@ -53,7 +53,10 @@ _DISTRIBUTION_TYPES: dict[str, Version] = {
     "virt-rhel9.6.0": (9, 1),
     "virt-rhel10.0.0": (9, 1),
 }
-"""RHEL's types, by the upstream QEMU that its release of that number is built from (qemu-kvm.spec of each)."""
+"""RHEL's types, by the upstream QEMU that its release of that number is built from (qemu-kvm.spec of each).
+
+What they differ in from upstream's type of that version, if anything, is not known here.
+"""
 
 
 def top_of_memory(memory: int, max_memory: int, slots: int) -> int:

@@ -197,9 +197,11 @@ SMALL = (
     Case("gicv2", "a57", "gicv2"),
     Case("trixie", "no-its"),
     Case("trixie", "no-pmu"),
+    Case("50mhz", "100mhz"),
+    Case("16k", "trixie", "ACPI, no steal time"),
 )
 """Every kind of failure, and moves that succeed: a register that is not there, one that does not take its value,
-shorter SVE vectors, another CPU, no GICv2, no PMU."""
+shorter SVE vectors, another CPU, no GICv2, no PMU, a counter of another frequency, smaller pages."""
 
 
 def both(first: str, second: str, *guests: str, how: str = "migrate") -> tuple[Case, ...]:

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from tests.unit.host.examples import ROOMY
 from vgicmgr.cli import main
 from vgicmgr.cli.apply import keep
+from vgicmgr.dataclass import replace
 from vgicmgr.domain import connection
 from vgicmgr.domain.connection import LibvirtError
 from vgicmgr.findings import Verdict

@@ -2,19 +2,19 @@
 
 import json
 import re
-from vgicmgr.dataclass import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from vgicmgr.migration.models import Register
 
 from tests.unit.migration.examples import RECORD
 from tests.unit.migration.test_hostdocument import MMFR1, MODEL, document
-from vgicmgr.migration.document import to_document
-from vgicmgr.migration.models import Register
-from vgicmgr.migration.record import ABIRecord
 from vgicmgr.cli import main
+from vgicmgr.dataclass import replace
 from vgicmgr.kvm.registers import register_id
+from vgicmgr.migration.document import to_document
+from vgicmgr.migration.record import ABIRecord
 
 BORN_THERE: ABIRecord = replace(
     RECORD, registers=tuple(sorted((number, register.value) for number, register in MODEL.registers.items()))

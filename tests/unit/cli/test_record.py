@@ -8,11 +8,11 @@ import pytest
 
 from tests.unit.migration.examples import RECORD
 from tests.unit.migration.test_writer import HERE, Domain, marks
-from vgicmgr.migration.document import from_document
-from vgicmgr.migration.record import Place, to_xml
 from vgicmgr.cli import main
 from vgicmgr.domain import connection
 from vgicmgr.domain.connection import Connection
+from vgicmgr.migration.document import from_document
+from vgicmgr.migration.record import Place, to_xml
 
 __all__ = ["marks"]
 

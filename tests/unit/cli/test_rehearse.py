@@ -5,17 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from vgicmgr.dataclass import replace
 
 import pytest
+from vgicmgr.guest.rehearsal import Rehearsal
 
 from tests.unit.guest.test_plan import GICV3
 from vgicmgr.cli.rehearse import render, to_document
+from vgicmgr.dataclass import replace
 from vgicmgr.findings import Finding, Severity, Verdict
+from vgicmgr.guest.plan import SetDeviceAttribute, call_plan, telling_vcpus
 from vgicmgr.kvm import its
 from vgicmgr.kvm.errors import KvmError
-from vgicmgr.guest.plan import SetDeviceAttribute, call_plan, telling_vcpus
-from vgicmgr.guest.rehearsal import Rehearsal
 
 not_arm64 = pytest.mark.skipif(os.uname().machine == "aarch64", reason="this machine can rehearse")
 

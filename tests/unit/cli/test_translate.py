@@ -5,19 +5,19 @@ import os
 import re
 import subprocess
 import sys
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vgicmgr.guest.hostfacts import host_facts
 
 from tests.unit.host.examples import GICV2_ONLY, ROOMY
 from vgicmgr.cli import main
 from vgicmgr.cli.translate import is_remote
+from vgicmgr.dataclass import replace
 from vgicmgr.findings import Verdict
 from vgicmgr.host.document import to_document
-from vgicmgr.guest.hostfacts import host_facts
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
 GICV3 = str(EXAMPLES / "guest-gicv3.xml")

@@ -3,16 +3,16 @@
 import subprocess
 import sys
 from collections.abc import Iterable
-from vgicmgr.dataclass import replace
 
 import pytest
+from vgicmgr.guest.hostfacts import HostFacts
 
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.hostdevices import HostDevice
 from vgicmgr.findings import Finding, Severity
-from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 from vgicmgr.guest.assignment import host_findings, migration_findings, msi_findings, vfio_files
 from vgicmgr.guest.configuration import MSIController
-from vgicmgr.guest.hostfacts import HostFacts
+from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 
 NET, DISK, MDEV = "0000:01:00.0", "0000:02:00.0", "c2177883-f1bb-47f0-914d-32a22e3a8804"
 GIVEN = (HostDevice("pci", NET), HostDevice("pci", DISK))

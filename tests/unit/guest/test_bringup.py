@@ -5,13 +5,13 @@ import fcntl
 import os
 from collections import Counter
 from collections.abc import Callable
-from vgicmgr.dataclass import replace
 
 import pytest
-
 from vgicmgr.domain.settings import DomainSettings, read_domain
-from vgicmgr.kvm import system, uapi
+
+from vgicmgr.dataclass import replace
 from vgicmgr.guest.start import judge_start
+from vgicmgr.kvm import system, uapi
 
 GUEST = read_domain(
     b"<domain type='kvm'><name>g</name><memory>1048576</memory><vcpu>2</vcpu>"

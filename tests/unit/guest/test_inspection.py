@@ -2,26 +2,26 @@
 
 import asyncio
 import json
-from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from vgicmgr.domain.devices import read_devices
+from vgicmgr.domain.settings import read_domain
+from vgicmgr.guest.hostfacts import ASSUMED_HOST, HostFacts
 
 from tests.unit.host.examples import ROOMY
 from tests.unit.qemu.fakemonitor import FakeMonitor
-from vgicmgr.domain.devices import read_devices
-from vgicmgr.domain.settings import read_domain
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import DomainXMLError
-from vgicmgr.qemu.devicetree import GuestTree
-from vgicmgr.qemu.running import RunningMachine, RunningVCPU, ask_running
-from vgicmgr.qemu.virt import MemoryRegion
-from vgicmgr.guest.hostfacts import ASSUMED_HOST, HostFacts
 from vgicmgr.guest.inspection import Basis, Inspection, Row, domain_of, inspect_machine, inspect_running
 from vgicmgr.guest.inspectiondocument import SCHEMA, render, to_document
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.qemu.devicetree import GuestTree
+from vgicmgr.qemu.running import RunningMachine, RunningVCPU, ask_running
+from vgicmgr.qemu.virt import MemoryRegion
 
 XML = """\
 <domain type='kvm'>

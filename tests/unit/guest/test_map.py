@@ -1,7 +1,6 @@
 """A resolution as text and as a document."""
 
 import json
-from vgicmgr.dataclass import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,19 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from vgicmgr.domain.devices import Devices, read_devices
+from vgicmgr.domain.settings import read_domain
+from vgicmgr.guest.hostfacts import HostDocumentError, facts_of_document, host_facts
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
-from vgicmgr.domain.devices import Devices, read_devices
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.metadata import read_wishes
-from vgicmgr.domain.settings import read_domain
 from vgicmgr.findings import Verdict
-from vgicmgr.host.capabilities import HostCapabilities
-from vgicmgr.host.document import to_document as host_document
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.document import SCHEMA, qemu_arguments, to_document
-from vgicmgr.guest.hostfacts import HostDocumentError, facts_of_document, host_facts
 from vgicmgr.guest.map import printable, regions, render, size
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.host.capabilities import HostCapabilities
+from vgicmgr.host.document import to_document as host_document
 
 EXAMPLES = Path(__file__).parents[3] / "xml"
 HOST = host_facts(replace(ROOMY, capabilities={**ROOMY.capabilities, "KVM_CAP_MAX_VCPUS": 512}))

@@ -1,13 +1,10 @@
 """The call plan's order and data by rule; that QEMU calls just this is proved by ``tests/lab/test_plan.py``."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
-from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.dataclass import replace
 from vgicmgr.guest.configuration import MSIController, Region, VGICConfiguration
 from vgicmgr.guest.plan import (
     AddVFIOFile,
@@ -25,6 +22,8 @@ from vgicmgr.guest.plan import (
     call_plan,
     telling_vcpus,
 )
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 
 GICV3 = VGICConfiguration(
     machine="virt-10.0",

@@ -4,17 +4,15 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from vgicmgr.dataclass import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
+from vgicmgr.guest.rehearsal import Rehearsal, rehearse
 
 from tests.unit.guest.test_plan import GICV2, GICV3
+from vgicmgr.dataclass import replace
 from vgicmgr.findings import Severity
-from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
-from vgicmgr.kvm.errors import KvmError
-from vgicmgr.kvm.system import System
 from vgicmgr.guest.plan import (
     AddVFIOFile,
     Call,
@@ -30,7 +28,9 @@ from vgicmgr.guest.plan import (
     SetVectorLengths,
     call_plan,
 )
-from vgicmgr.guest.rehearsal import Rehearsal, rehearse
+from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
+from vgicmgr.kvm.errors import KvmError
+from vgicmgr.kvm.system import System
 
 TWO = replace(GICV3, vcpus=2)
 SVE = replace(TWO, features=("KVM_ARM_VCPU_SVE",), sve_vector_lengths=(128, 256))

@@ -3,25 +3,25 @@
 That the addresses are QEMU's own is held against real QEMUs in ``tests/lab/test_device_tree.py``.
 """
 
-from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-
 from vgicmgr.domain.devices import Devices
+from vgicmgr.domain.settings import CpuFeature, DomainSettings, read_domain
+from vgicmgr.guest.hostfacts import HostFacts
+
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.hostdevices import HostDevice
 from vgicmgr.domain.metadata import AddressWish, Unmet, Wishes
-from vgicmgr.domain.settings import CpuFeature, DomainSettings, read_domain
 from vgicmgr.findings import Severity
-from vgicmgr.kvm.vgic_v3 import RedistributorRegion
-from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 from vgicmgr.guest.configuration import MSIController, Region, Source
-from vgicmgr.guest.hostfacts import HostFacts
 from vgicmgr.guest.mapfile import read_address_map
 from vgicmgr.guest.resolve import Resolution, resolve
+from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 
 GIB = 1 << 30
 

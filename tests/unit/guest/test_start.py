@@ -1,10 +1,9 @@
 """What of a start needs no kernel to judge; the rest is judged by real kernels in ``tests/lab/test_start.py``."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
-
 from vgicmgr.domain.settings import DomainSettings, read_domain
+
+from vgicmgr.dataclass import replace
 from vgicmgr.guest.start import judge_start, resolve_gic_version
 
 GUEST = read_domain(

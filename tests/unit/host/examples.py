@@ -1,7 +1,6 @@
 """Host capabilities for the unit tests, made up to show every kind of value; real ones are in the lab's tests."""
 
 from vgicmgr.dataclass import replace
-
 from vgicmgr.host.capabilities import ITS, PMU, VCPU, CoreType, GICv2, GICv3, HostCapabilities, KernelLog, Machine
 from vgicmgr.host.probe import CAPABILITIES
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import HostDocumentError
 from vgicmgr.host.capabilities import CoreType, HostCapabilities, KernelLog
 from vgicmgr.host.document import SCHEMA, migration_member, to_document
@@ -20,8 +20,7 @@ from vgicmgr.host.judge import judge_host
 from vgicmgr.host.models import Dependency, Model, Register
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import PMCR_EL0, register_id
-from vgicmgr.qemu import program as qemu_program
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts
@@ -207,7 +206,6 @@ def test_a_qemu_that_has_no_pmu_to_turn_off(version: tuple[int, int] | None, ref
     assert documented(written).refuses_pmu_off(QEMU) is refuses
 
 
-@pytest.mark.skipif(not hasattr(qemu_program, "KnownQEMU"), reason="vgicmgr.qemu.program has no KnownQEMU yet")
 class TestQEMU:
     def test_by_its_path(self) -> None:
         told = documented(document()).qemu(QEMU)

@@ -1,10 +1,9 @@
 """What is an error, what a warning, and that everything found has a remedy."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.findings import Severity
 from vgicmgr.host.capabilities import CoreType, HostCapabilities
 from vgicmgr.host.judge import NEEDED, judge_host

@@ -1,11 +1,10 @@
 """What check-host asks of kernels, over fakes of several kinds; real ones are in ``tests/lab/test_check_host.py``."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 
 from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, NESTED, NO_GIC, SMALL_IPA, SVE_HOST, HostKind
 from tests.fakes.kernel import FakeKernel, install, pretend_arm64
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 from vgicmgr.host import capabilities as host
 from vgicmgr.host.probe import probe_host

@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-from vgicmgr.dataclass import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.unit.host.examples import GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.findings import Severity
 from vgicmgr.host import qemu
 from vgicmgr.host.document import SCHEMA, to_document

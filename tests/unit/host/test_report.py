@@ -1,10 +1,9 @@
 """The report as an operator reads it."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 
 from tests.unit.host.examples import BARE, GICV2_ONLY, ROOMY
+from vgicmgr.dataclass import replace
 from vgicmgr.host.capabilities import HostCapabilities
 from vgicmgr.host.judge import judge_host
 from vgicmgr.host.report import render
@@ -58,3 +57,9 @@ def test_no_finding_is_left_out(host: HostCapabilities) -> None:
 def test_colour_only_where_it_is_wanted(host: HostCapabilities) -> None:
     assert "\x1b" not in report(host)
     assert "\x1b[" in render(host, judge_host(host), colour=True)
+
+
+def test_the_counters_frequency_as_the_kernel_log_has_it() -> None:
+    assert "62.50 MHz" in report(replace(ROOMY, counter_frequency=62_500_000))
+    assert "24.00 MHz" in report(replace(ROOMY, counter_frequency=24_000_000))
+    assert "MHz" not in report(ROOMY)

@@ -1,12 +1,12 @@
 """From a host's description to QEMU's arguments."""
 
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
 
 from tests.lab.machine import Cable, Files, Link, arguments, cpu, machine
 from tests.lab.spec import HOSTS, HostSpec, Release
+from vgicmgr.dataclass import replace
 
 FILES = Files(
     kernel=Path("/c/Image"),
@@ -17,6 +17,12 @@ FILES = Files(
     console_socket=Path("/r/console"),
     console_log=Path("/r/console.log"),
 )
+
+
+def test_a_device_tree_of_ones_own() -> None:
+    argv = arguments(HostSpec(vgic=False), replace(FILES, device_tree=Path("/r/devicetree")))
+    assert value(argv, "-dtb") == "/r/devicetree"
+    assert "-dtb" not in arguments(HostSpec(), FILES)
 
 
 def value(argv: list[str], option: str) -> str:

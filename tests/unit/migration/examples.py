@@ -1,9 +1,8 @@
 """Records to test with."""
 
 from vgicmgr.dataclass import replace
-
-from vgicmgr.migration.record import ABIRecord
 from vgicmgr.kvm.registers import register_id
+from vgicmgr.migration.record import ABIRecord
 
 RECORD = ABIRecord(
     time="2026-11-21T08:30:00Z",

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from vgicmgr.dataclass import replace
 
 import pytest
+from vgicmgr.domain.settings import DomainSettings, read_domain
 
 from tests.unit.migration.examples import GICV2_RECORD, RECORD
+from vgicmgr.dataclass import replace
+from vgicmgr.findings import Finding, Severity
+from vgicmgr.kvm.refusal import Refusal, register_layout
+from vgicmgr.kvm.registers import PMCR_EL0, register_id
 from vgicmgr.migration.arrival import findings
 from vgicmgr.migration.record import ABIRecord
-from vgicmgr.kvm.refusal import Refusal, register_layout
-from vgicmgr.domain.settings import DomainSettings, read_domain
-from vgicmgr.findings import Finding, Severity
-from vgicmgr.kvm.registers import PMCR_EL0, register_id
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 DOMAIN: DomainSettings = read_domain(
     b"<domain type='kvm'><name>g</name><memory unit='GiB'>1</memory><os><type arch='aarch64' machine='virt-10.0'>hvm"
@@ -95,7 +95,7 @@ def test_a_field_is_named_with_both_values() -> None:
     number = register_id("ID_AA64MMFR1_EL1")
     name, severity, evidence = only(judge(Host(fixed={number: 0x20212122})))
     assert (name, severity) == ("register-value", Severity.ERROR)
-    assert evidence == "ID_AA64MMFR1_EL1.XNX: guest has 1, this kernel insists on 2"
+    assert evidence == "ID_AA64MMFR1_EL1.XNX: guest has 1, this kernel has 2"
 
 
 def test_a_pmu_of_fewer_counters_is_warned_of() -> None:

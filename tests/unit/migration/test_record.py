@@ -2,7 +2,6 @@
 
 import zlib
 from binascii import b2a_base64
-from vgicmgr.dataclass import replace
 from pathlib import Path
 from struct import pack
 
@@ -10,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
+from vgicmgr.migration.incoming import RecordElement, read_incoming
 
 from tests.unit.migration.examples import GICV2_RECORD, RECORD
-from vgicmgr.migration.document import from_document, render, to_document
-from vgicmgr.migration.incoming import RecordElement, read_incoming
-from vgicmgr.migration.record import MAX_REGISTERS, ABIRecord, Place, from_element, same_guest, to_xml
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import DomainXMLError, RecordError
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import register_id
+from vgicmgr.migration.document import from_document, render, to_document
+from vgicmgr.migration.record import MAX_REGISTERS, ABIRecord, Place, from_element, same_guest, to_xml
 
 SCHEMA = etree.RelaxNG(etree.parse(Path(__file__).parents[3] / "xml" / "record.rng"))
 DOMAIN = "<domain type='kvm'><metadata>{}</metadata></domain>"

@@ -2,17 +2,17 @@
 
 import sys
 from dataclasses import dataclass, field
-from vgicmgr.dataclass import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from vgicmgr.migration.incoming import read_incoming
 
 from tests.unit.migration.examples import RECORD
-from vgicmgr.migration import writer
-from vgicmgr.migration.incoming import read_incoming
-from vgicmgr.migration.record import ABIRecord, Place, to_xml
+from vgicmgr.dataclass import replace
 from vgicmgr.domain.connection import Connection, LibvirtError
+from vgicmgr.migration import writer
+from vgicmgr.migration.record import ABIRecord, Place, to_xml
 
 HERE = replace(RECORD, kernel="7.2.13", registers=RECORD.registers[:2])
 """What a guest booted on this host has."""

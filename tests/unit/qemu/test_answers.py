@@ -1,13 +1,13 @@
 """What a QEMU answers over QMP, and the values that come of it."""
 
 import json
-from vgicmgr.dataclass import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgicmgr.dataclass import replace
 from vgicmgr.qemu.answers import Answers, default_machine, from_answers
 from vgicmgr.qemu.emulator import Emulators, NotAsked, emulators_from_document
 

@@ -5,11 +5,11 @@ import os
 import shutil
 import sys
 import time
-from vgicmgr.dataclass import replace
 from pathlib import Path
 
 import pytest
 
+from vgicmgr.dataclass import replace
 from vgicmgr.errors import CannotTell
 from vgicmgr.qemu.ask import ask, ask_all, program_differences
 from vgicmgr.qemu.emulator import Emulator
@@ -59,9 +59,8 @@ def test_a_script_before_qemu_is_asked_but_its_file_tells_nothing(tmp_path: Path
 
 @needs_qemu
 def test_a_fact_that_the_program_file_tells_otherwise_is_named(emulator: Emulator) -> None:
-    future = replace(emulator, default_machine="virt-99.0", cpu_properties=())
-    (difference,) = program_differences(future)
-    assert "virt-99.0" in difference
+    (difference,) = program_differences(replace(emulator, version="99.0.0", cpu_properties=()))
+    assert "99.0.0" in difference
 
 
 @needs_qemu

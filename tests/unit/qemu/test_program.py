@@ -1,6 +1,6 @@
 """What a QEMU's program file tells. The files are made up; real ones are asked in ``tests/lab/test_start.py``."""
 
-from contextlib import suppress
+import os
 from pathlib import Path
 from struct import pack
 
@@ -8,20 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgicmgr.errors import CannotTell
-from vgicmgr.qemu.program import has_constant, has_machine_type, version
+from vgicmgr.qemu.program import InstalledQEMU, KnownQEMU
+from vgicmgr.qemu.rules import Rules
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from vgicmgr.qemu.program import QEMUFacts
 
 
-def program(folder: Path, content: bytes) -> str:
+def program(folder: Path, content: bytes) -> InstalledQEMU:
     path = folder / "qemu"
     path.write_bytes(content)
-    return str(path)
-
-
-@pytest.mark.parametrize(("version", "there"), [("10.0", True), ("10.2", False), ("0.0", False)])
-def test_a_qemu_has_the_machine_types_whose_names_it_has(tmp_path: Path, version: str, there: bool) -> None:
-    qemu = program(tmp_path, b"\x7fELF\x02\0virt-9.2-machine\0virt-10.0-machine\0")
-    assert has_machine_type(qemu, version) == there
+    return InstalledQEMU(str(path))
 
 
 @pytest.mark.parametrize(
@@ -30,21 +29,39 @@ def test_a_qemu_has_the_machine_types_whose_names_it_has(tmp_path: Path, version
         (b"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022", (7, 2)),
         (b"QEMU emulator version 10.0.2\n", (10, 0)),
         (b"QEMU emulator version 11.1.50 (v11.1.0-12-gdeadbeef)\n", (11, 1)),
+        (b"QEMU emulator version 16.0.0\0virt-rhel9.6.0-machine\0", (16, 0)),
+        (b"", None),
+        (b"QEMU emulator version %s\0", None),
+        (b"QEMU emulator version 1\0", None),
+        (b"QEMU emulator version 1000.0.0\0", None),
+        (b"QEMU 7.2\0", None),
     ],
 )
-def test_a_qemu_has_the_version_that_it_prints(tmp_path: Path, constant: bytes, told: tuple[int, int]) -> None:
-    assert version(program(tmp_path, b"\x7fELF\x02\0virt-9.2-machine\0" + constant + b"\0")) == told
+def test_a_qemu_has_the_version_that_it_prints(tmp_path: Path, constant: bytes, told: tuple[int, int] | None) -> None:
+    assert program(tmp_path, b"\x7fELF\x02\0virt-9.2-machine\0" + constant + b"\0").version == told
 
 
-@pytest.mark.parametrize("constant", [b"", b"QEMU emulator version %s\0", b"QEMU emulator version 1\0", b"QEMU 7.2\0"])
-def test_a_program_that_prints_no_version_tells_none(tmp_path: Path, constant: bytes) -> None:
-    with pytest.raises(CannotTell, match="does not tell its version"):
-        version(program(tmp_path, b"\x7fELF\x02\0" + constant))
+def test_a_distributions_qemu_without_upstreams_machine_types_has_a_version_all_the_same(tmp_path: Path) -> None:
+    content = b"\x7fELF\x02\0virt-rhel9.6.0-machine\0virt-rhel10.0.0-machine\0QEMU emulator version 10.2.0\n\0"
+    assert program(tmp_path, content).version == (10, 2)
 
 
-def test_a_wrapper_script_tells_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CannotTell, match="no 64-bit ELF program"):
-        has_constant(program(tmp_path, b"#!/bin/sh\nexec qemu-system-aarch64\n"), b"virt")
+def test_a_qemu_knows_the_properties_that_it_names(tmp_path: Path) -> None:
+    assert program(tmp_path, b"\x7fELF\x02\0kvm-psci-version\0").psci_property is True
+    assert program(tmp_path, b"\x7fELF\x02\0").psci_property is False
+
+
+def test_a_wrapper_script_tells_nothing_and_says_why(tmp_path: Path) -> None:
+    qemu = program(tmp_path, b"#!/bin/sh\nexec qemu-system-aarch64\n")
+    assert (qemu.version, qemu.rules, qemu.psci_property, qemu.knows(b"virt")) == (None, None, None, None)
+    assert "no 64-bit ELF program" in qemu.why
+
+
+def test_a_file_is_read_once_for_each_question(tmp_path: Path) -> None:
+    qemu = program(tmp_path, b"\x7fELF\x02QEMU emulator version 10.0.0\0")
+    assert qemu.version == (10, 0)
+    Path(qemu.path).unlink()
+    assert qemu.version == (10, 0)
 
 
 @pytest.mark.parametrize(("headers", "section"), [(2**64 - 1, 0), (64, 2**64 - 1)])
@@ -53,23 +70,42 @@ def test_a_file_whose_sections_lie_beyond_its_end_is_no_fault_of_ours(
 ) -> None:
     """Elf64_Ehdr and one Elf64_Shdr of SHT_PROGBITS, allocated (elf(5))."""
     header = b"\x7fELF\x02".ljust(32, b"\0") + pack("<QQ4xHHHHHH", 0, headers, 64, 0, 0, 64, 1, 0)
-    qemu = program(tmp_path, header + pack("<IIQQQQ24x", 0, 1, 2, 0, section, section))
-    assert not has_constant(qemu, b"constant")
+    assert program(tmp_path, header + pack("<IIQQQQ24x", 0, 1, 2, 0, section, section)).knows(b"constant") is False
 
 
-def test_a_missing_program_tells_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CannotTell, match="cannot be read: No such file"):
-        has_constant(str(tmp_path / "absent"), b"virt")
+@pytest.mark.parametrize("path", ["absent", "", "a\0b", "."])
+def test_what_is_no_file_tells_nothing(tmp_path: Path, path: str) -> None:
+    qemu = InstalledQEMU(str(tmp_path / path) if path != "" else "")
+    assert qemu.version is None
+    assert qemu.why
+
+
+def test_a_fifo_is_not_opened(tmp_path: Path) -> None:
+    """Who opens it for writing waits for a reader, and would get one."""
+    os.mkfifo(tmp_path / "fifo")
+    qemu = InstalledQEMU(str(tmp_path / "fifo"))
+    assert qemu.version is None
+    assert "no regular file" in qemu.why
+    with pytest.raises(OSError, match="No such device"):  # ENXIO: nobody has it open for reading
+        os.open(tmp_path / "fifo", os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    program(tmp_path, b"\x7fELF\x02QEMU emulator version 10.0.0\0")
+    (tmp_path / "link").symlink_to("qemu")
+    assert InstalledQEMU(str(tmp_path / "link")).version == (10, 0)
+
+
+def test_a_qemu_of_hearsay_has_the_same_interface() -> None:
+    facts: QEMUFacts = KnownQEMU((10, 0), Rules.CLASSIC)
+    assert (facts.version, facts.rules, facts.psci_property) == ((10, 0), Rules.CLASSIC, None)
+    facts = InstalledQEMU("/nowhere")
+    assert facts.rules is None
 
 
 @given(st.binary())
 def test_any_file_can_be_asked(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    qemu = program(tmp_path_factory.mktemp("program"), b"\x7fELF\x02" + content)
-    has_constant(qemu, b"constant")  # raises nothing
-
-
-@given(st.binary())
-def test_any_version_can_stand_in_a_file(tmp_path_factory: pytest.TempPathFactory, number: bytes) -> None:
-    qemu = program(tmp_path_factory.mktemp("program"), b"\x7fELF\x02QEMU emulator version " + number)
-    with suppress(CannotTell):
-        version(qemu)
+    folder = tmp_path_factory.mktemp("program")
+    assert program(folder, b"\x7fELF\x02" + content).knows(b"constant") in (True, False)
+    version = program(folder, b"\x7fELF\x02QEMU emulator version " + content).version
+    assert version is None or max(version) < 1000

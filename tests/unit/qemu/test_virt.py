@@ -5,8 +5,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgicmgr.qemu.machine import GIB, gicv3_max_vcpus, machine_version, top_of_memory
-from vgicmgr.qemu.virt import HighMemory, Properties, has_machine, high_memory
+from vgicmgr.dataclass import replace
+from vgicmgr.domain.domain import IOMMU, Devices
+from vgicmgr.qemu.arguments import ArgumentError, read_arguments
+from vgicmgr.qemu.machine import GIB, gicv3_max_vcpus, machine_version, top_of_memory, upstream_version
+from vgicmgr.qemu.virt import (
+    HighMemory,
+    Properties,
+    has_machine,
+    has_machine_type,
+    high_memory,
+    libvirt_machine,
+    machine_properties,
+)
+
+from .test_cpu import DOMAIN
 
 TIB = 1024 * GIB
 
@@ -40,7 +53,9 @@ def test_memory_that_fills_the_address_space_leaves_no_second_region() -> None:
         ("virt", None),
         ("virt-10.0", (10, 0)),
         ("virt-2.12", (2, 12)),
-        ("virt-rhel9.4.0", None),
+        ("virt-rhel9.4.0", (8, 2)),
+        ("virt-rhel99.0.0", None),
+        ("virt-" + "9" * 5000 + ".0", None),
         ("virt-10", None),
         ("virt-1000.0", None),
         ("virt-10.0\n", None),
@@ -49,6 +64,79 @@ def test_memory_that_fills_the_address_space_leaves_no_second_region() -> None:
 )
 def test_machine_version(machine: str, version: tuple[int, int] | None) -> None:
     assert machine_version(machine) == version
+
+
+def test_what_a_distribution_keeps_is_not_told_by_qemus_version() -> None:
+    assert upstream_version("virt-rhel9.4.0") is None
+    assert has_machine_type((10, 1), "virt-rhel7.6.0") is None
+    assert has_machine_type((10, 1), "virt") is True
+    assert has_machine_type((10, 1), "virt-2.12") is False
+    assert has_machine_type((10, 0), "virt-2.12") is True
+
+
+def properties(*options: str) -> Properties:
+    return machine_properties(read_arguments([word for option in options for word in ("-machine", option)]))
+
+
+@pytest.mark.parametrize(
+    ("option", "read"),
+    [
+        ("virt", Properties()),
+        ("virt,usb=off,gic-version=host", Properties(gic_version="host")),
+        ("its=no,msi=gicv2m", Properties(its=False, msi="gicv2m")),
+        (
+            "highmem=n,highmem-ecam=false,compact-highmem=y",
+            Properties(highmem=False, highmem_ecam=False, compact_highmem=True),
+        ),
+        ("highmem-mmio-size=1T", Properties(highmem_mmio_size=TIB)),
+        ("highmem-mmio-size=0x8000000000", Properties(highmem_mmio_size=512 * GIB)),
+        ("kernel_irqchip=off", Properties(kernel_irqchip="off")),
+        ("acpi=off,ras=on,mte=on,iommu=none", Properties(acpi="off", ras=True, mte=True)),
+        ("confidential-guest-support=rme0", Properties(confidential_guest="rme0")),
+    ],
+)
+def test_machine_properties(option: str, read: Properties) -> None:
+    assert properties(option) == read
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["its=maybe", "highmem=", "its=1", "acpi=yes", "iommu=virtio", "kernel-irqchip=maybe", "msi=none", "gic-version=03",
+     "highmem-mmio-size=big", "highmem-mmio-size=0", "highmem-mmio-size=256G", "highmem-mmio-size=768G",
+     "highmem-mmio-size=" + "9" * 5000, "highmem-mmio-size=٣"],
+)  # fmt: skip
+def test_machine_properties_that_qemu_refuses(option: str) -> None:
+    with pytest.raises(ArgumentError):
+        properties(option)
+
+
+class TestLibvirt:
+    """qemuBuildMachineCommandLine."""
+
+    def test_what_it_writes(self) -> None:
+        devices = Devices(iommus=(IOMMU("smmuv3"),), pcihole64=2 * TIB)
+        domain = replace(DOMAIN, devices=devices, ras=True, acpi=True)
+        read = machine_properties(read_arguments(()), libvirt_machine(domain))
+        assert read == Properties(gic_version="3", iommu="smmuv3", ras=True, acpi="on", highmem_mmio_size=2 * TIB)
+
+    def test_an_smmu_with_a_bus_is_no_property(self) -> None:
+        domain = replace(DOMAIN, devices=Devices(iommus=(IOMMU("smmuv3", 1),)))
+        assert "iommu" not in dict(libvirt_machine(domain))
+
+    def test_arguments_come_behind(self) -> None:
+        arguments = read_arguments(["-M", "gic-version=2,its=off"])
+        assert machine_properties(arguments, libvirt_machine(DOMAIN)) == Properties(
+            gic_version="2", its=False, acpi="off"
+        )
+
+    def test_the_other_spelling_of_what_libvirt_writes_is_refused(self) -> None:
+        with pytest.raises(ArgumentError):
+            machine_properties(read_arguments(["-M", "gic_version=2"]), libvirt_machine(DOMAIN))
+
+
+def test_a_larger_pcie_window_needs_more_bits() -> None:
+    """A window of 2 TiB lies at its own alignment: it ends at 4 TiB."""
+    assert high_memory(2 * GIB, 48, Properties(highmem_mmio_size=2 * TIB), None).ipa_bits == 42
 
 
 @pytest.mark.parametrize(

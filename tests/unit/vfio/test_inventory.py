@@ -1,10 +1,9 @@
 """What is known of a device that VFIO was not asked of, and that VFIO's answer comes first."""
 
-from vgicmgr.dataclass import replace
-
 import pytest
 
 from tests.unit.vfio.examples import FULL, HALF, MIGRATABLE, OTHER_HALF, PLATFORM, USED
+from vgicmgr.dataclass import replace
 from vgicmgr.vfio.inventory import Bus, Device, Group, PciDevice
 
 

@@ -1,8 +1,7 @@
 """What stands in the way of assigning a device, by name."""
 
-from vgicmgr.dataclass import replace
-
 from tests.unit.vfio.examples import EMPTY, FULL, HALF, OTHER_HALF
+from vgicmgr.dataclass import replace
 from vgicmgr.vfio.inventory import Group, Host, Inventory
 from vgicmgr.vfio.judge import judge_inventory
 
