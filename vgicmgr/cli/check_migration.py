@@ -41,6 +41,13 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
     )
     parser.add_argument("--xml", metavar="FILE", help="the domain XML that belongs to a record in a file")
     parser.add_argument("--connect", metavar="URI", default="qemu:///system", help="libvirt's (default: %(default)s)")
+    parser.add_argument(
+        "--ask-qemu",
+        action="store_true",
+        help="ask the running guest's QEMU, too, whether it lets the guest leave: by libvirt's monitor passthrough, "
+        "which marks the domain as tainted",
+    )
+    parser.add_argument("--qmp", metavar="SOCKET", help="ask it by this monitor: a UNIX socket's path, or HOST:PORT")
     parser.add_argument("--explain", action="store_true", help="show each register that the two sides differ in")
     parser.set_defaults(run=run)
 
@@ -50,16 +57,19 @@ def run(options: Namespace) -> int:
     from vgicmgr.findings import Verdict
     from vgicmgr.guest.resolve import resolve
     from vgicmgr.migration.arrival import judge_arrival
+    from vgicmgr.migration.departure import not_migratable
 
     domain, record = _guest(options)
-    if options.source:
-        record = _from_source(domain, record, _host(options.source))
     host = _host(options.to)
     resolution = resolve(domain, host)
-    verdict = Verdict((*judge_arrival(domain, record, host).findings, *_assigned(options, resolution)))
+    blocked = any(not_migratable(resolution))  # of such vCPUs documents need not tell
+    if options.source and not blocked:
+        record = _from_source(domain, record, _host(options.source))
+    arrival = judge_arrival(domain, record, host)
+    verdict = Verdict((*arrival.findings, *_blocked_by_qemu(options), *_assigned(options, resolution)))
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
-    if options.explain:
+    if options.explain and not blocked:
         explain(record, resolution, host)
     print(f"the guest {'would' if verdict.ok else 'would not'} arrive on the host with Linux {host.kernel}")
     return 0 if verdict.ok else 1
@@ -81,6 +91,25 @@ def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost"
         if destination is None:
             raise CannotTell("by its document, the guest cannot run on the host that it is said to be on")
         return after_move(record, replace(record, registers=destination.first_values()))
+
+
+def _blocked_by_qemu(options: Namespace) -> "Iterable[Finding]":
+    """What the QEMU of the running guest says, where it is to be asked."""
+    from vgicmgr.migration.departure import blocked_by_qemu
+
+    if options.qmp:
+        from vgicmgr.qemu.running import ask_socket_blocked_reasons
+
+        return blocked_by_qemu(ask_socket_blocked_reasons(options.qmp))
+    if not options.ask_qemu:
+        return ()
+    if is_file(options.guest, options):
+        raise CannotTell("the guest of a record in a file has no QEMU to ask", "name its monitor: --qmp SOCKET")
+    from vgicmgr.domain.connection import connect
+    from vgicmgr.qemu.running import ask_domain_blocked_reasons
+
+    with connect(options.connect, read_only=False) as connection:
+        return blocked_by_qemu(ask_domain_blocked_reasons(connection.running_domain(options.guest)))
 
 
 def _assigned(options: Namespace, resolution: "Resolution") -> "Iterable[Finding]":
@@ -139,7 +168,8 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
         if options.xml is not None:
             return read_domain(read_file(options.xml)), record
         print(
-            "vgicmgr: without --xml the guest is taken for one of 1 GiB and no devices besides what its record says",
+            "vgicmgr: without --xml the guest is taken for one of 1 GiB, with ACPI and without devices, besides what "
+            "its record says",
             file=sys.stderr,
         )
         return _domain_of(record), record
@@ -154,12 +184,17 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
 
 
 def _domain_of(record: "ABIRecord") -> "Domain":
-    """What the record alone says of the domain: features that it does not have are off, the memory is the least."""
+    """What the record alone says of the domain: features that it does not have are off, the memory is the least.
+
+    Whether there is ACPI it does not say: most guests have it, and it is what does not fit smaller pages.
+    """
     from vgicmgr.domain.domain import CpuFeature, Domain
+    from vgicmgr.kvm.registers import register_id
 
     def feature(name: str, *, on: bool) -> CpuFeature:
         return CpuFeature(name, "require" if on else "disable")
 
+    mte = (record.value(register_id("ID_AA64PFR1_EL1")) or 0) >> 8 & 0xF  # 0 without KVM_CAP_ARM_MTE
     return Domain(
         name="",
         uuid="",
@@ -181,9 +216,11 @@ def _domain_of(record: "ABIRecord") -> "Domain":
             *(() if "KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features else (feature("pauth", on=False),)),
             *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
-        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'}")
+        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'},mte={'on' if mte else 'off'}")
         if record.gic_version == 3
         else (),
+        acpi=True,
+        virtualization="KVM_ARM_VCPU_HAS_EL2" in record.features,
     )
 
 

@@ -17,6 +17,7 @@ from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
 from vgicmgr.migration.clock import counter_frequency
+from vgicmgr.migration.departure import not_migratable
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.pages import page_sizes
 from vgicmgr.migration.record import ABIRecord, as_migrated
@@ -73,6 +74,8 @@ def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdi
     if why := _other_boot(domain, record):
         return _without_record(domain, host, why)
     resolution = resolve(domain, host)
+    if blocked := tuple(not_migratable(resolution)):  # whatever its registers are, they are never sent
+        return Verdict((*resolution.findings, *blocked, *_assigned(resolution, host)))
     with open_destination(resolution, host) as (destination, refusals):
         found = [*resolution.findings, *refusals, *_assigned(resolution, host)]
         if destination is not None:  # else QEMU ends before it loads anything
@@ -118,7 +121,7 @@ def _without_record(domain: Domain, host: "HostFacts", why: Finding) -> Verdict:
     if not domain.needs_gic:
         return Verdict()
     resolution = resolve(domain, host)
-    return Verdict((*resolution.findings, *_assigned(resolution, host), why))
+    return Verdict((*resolution.findings, *not_migratable(resolution), *_assigned(resolution, host), why))
 
 
 def _assigned(resolution: Resolution, host: "HostFacts") -> tuple[Finding, ...]:

@@ -47,7 +47,7 @@ def names(findings: tuple[Finding, ...]) -> list[str]:
     return [finding.name for finding in findings]
 
 
-_DOCUMENTS: dict[int, tuple[HostKind, DocumentedHost]] = {}
+_DOCUMENTS: dict[int, tuple[HostKind, bytes]] = {}
 
 
 class Hosts:
@@ -59,8 +59,12 @@ class Hosts:
 
     def boot(self, domain: Domain, host: HostKind, *, pages: int = 4) -> ABIRecord:
         """The record of a guest that was booted there."""
-        with self._on(FakeKernel(host), pages), Kernel() as kernel:
-            return take_record(domain, kernel, libvirt="11.3.0")
+        return self.record(domain, FakeKernel(host), pages=pages)
+
+    def record(self, domain: Domain, kernel: FakeKernel, *, pages: int = 4) -> ABIRecord:
+        """As :meth:`boot`, on a kernel that can be asked afterwards."""
+        with self._on(kernel, pages), Kernel() as host:
+            return take_record(domain, host, libvirt="11.3.0")
 
     def arrive(
         self, domain: Domain, record: ABIRecord, host: "HostKind | FakeKernel", *, pages: int = 4
@@ -72,18 +76,22 @@ class Hosts:
 
     def document(self, host: HostKind, *, pages: int = 4) -> DocumentedHost:
         """What ``check-host`` writes there; each host is probed once, which takes its time."""
-        if id(host) not in _DOCUMENTS:
-            _DOCUMENTS[id(host)] = (host, self._probe(host))
-        there = _DOCUMENTS[id(host)][1]
+        there = read_document(self.written(host))
         machine = replace(there.capabilities.machine, page_size=pages << 10)
         return replace(there, capabilities=replace(there.capabilities, machine=machine))
 
-    def _probe(self, host: HostKind) -> DocumentedHost:
+    def written(self, host: HostKind) -> bytes:
+        """The document's text."""
+        if id(host) not in _DOCUMENTS:
+            _DOCUMENTS[id(host)] = (host, self._probe(host))
+        return _DOCUMENTS[id(host)][1]
+
+    def _probe(self, host: HostKind) -> bytes:
         with self._on(FakeKernel(host), 4), System() as system:
             capabilities, models = probe_system(system), probe_system_models(system)
         programs = {"/usr/bin/qemu-system-aarch64": Program((10, 0), Rules.CLASSIC, psci_property=False)}
         written = to_document(capabilities, judge_host(capabilities))
-        return read_document(json.dumps({**written, "migration": migration_member(models, programs)}).encode())
+        return json.dumps({**written, "migration": migration_member(models, programs)}).encode()
 
     @contextmanager
     def _on(self, kernel: FakeKernel, pages: int) -> Iterator[None]:
