@@ -205,8 +205,8 @@ _ENTRIES = (
         "<pmu state='off'/> on a host without a PMU for guests, which QEMU refuses from 10.0 on",
     ),
     Entry("secure-unsupported", _ERROR, _START, "secure=on, but KVM gives guests no TrustZone"),
-    Entry("mte-unsupported", _ERROR, _START, "mte=on, but KVM on this host does not support memory tags"),
     Entry("virtualization-unsupported", _ERROR, _START, "virtualization=on, but QEMU or KVM cannot give the guest EL2"),
+    Entry("mte-unsupported", _ERROR, _START, "mte=on, but KVM on this host does not support MTE"),
     # --- the kernel's calls, tried on a scratch VM
     Entry("vm-refused", _ERROR, _REHEARSED, "the kernel refuses to make the VM"),
     Entry("vcpu-refused", _ERROR, _REHEARSED, "the kernel refuses a vCPU, or a feature of it"),

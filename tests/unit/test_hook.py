@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from vgicmgr.domain.settings import MAX_BYTES, DomainSettings
 
+from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, HostKind
+from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
+from tests.unit.migration.examples import boot, domain_xml, with_record
 from vgicmgr import hook
+from vgicmgr.domain.domain import Domain
+from vgicmgr.domain.xml import MAX_BYTES
 from vgicmgr.errors import CannotTell, DomainXMLError
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.hook import printable, quoted, read_stdin
@@ -34,24 +38,24 @@ NO_GICV3 = Finding(
 NO_PMU = Finding("pmu-unsupported", Severity.ERROR, "<pmu state='on'/> is asked for, but this host's KVM has no PMU")
 OLD = Finding("cpu-types-mixed", Severity.WARNING, "an old kernel")
 
-Judge = Callable[[DomainSettings], Verdict]
+Judge = Callable[[Domain], Verdict]
 
 
 def fake_judge(*findings: Finding) -> Judge:
     """A judge that asks no kernel and finds this."""
-    return lambda settings: Verdict(findings)
+    return lambda domain: Verdict(findings)
 
 
 def failing_judge(error: Exception) -> Judge:
     """A judge that cannot tell."""
 
-    def judge(settings: DomainSettings) -> Verdict:
+    def judge(domain: Domain) -> Verdict:
         raise error
 
     return judge
 
 
-def judge_not_to_be_asked(settings: DomainSettings) -> Verdict:
+def judge_not_to_be_asked(domain: Domain) -> Verdict:
     raise AssertionError("this domain was not to be judged")
 
 
@@ -174,14 +178,14 @@ class TestRefusal:
         )
 
     def test_the_judge_gets_what_the_xml_says(self, host: Host) -> None:
-        seen: list[DomainSettings] = []
+        seen: list[Domain] = []
 
-        def judge(settings: DomainSettings) -> Verdict:
-            seen.append(settings)
+        def judge(domain: Domain) -> Verdict:
+            seen.append(domain)
             return Verdict()
 
         assert host.prepare(judge=judge) == 0
-        assert [(settings.name, settings.gic_version, settings.vcpus) for settings in seen] == [("web1", "3", 4)]
+        assert [(domain.name, domain.gic_version, domain.vcpus) for domain in seen] == [("web1", "3", 4)]
 
     def test_bytes_read_beforehand_come_first(self, host: Host) -> None:
         argv = ["web1", "prepare", "begin", "-", os.fsdecode(GUEST[:19])]
@@ -319,6 +323,49 @@ class TestSession:
         assert host.prepare(judge=failing_judge(CannotTell("/dev/kvm is not there"))) == 1
 
 
+class TestByTheKernel:
+    """As libvirt asks, down to a kernel that keeps to its rules."""
+
+    def ask(self, host: Host, monkeypatch: pytest.MonkeyPatch, operation: str, kind: HostKind, xml: bytes) -> int:
+        pretend_arm64(monkeypatch)
+        kernel = FakeKernel(kind)
+        with installed(monkeypatch, kernel), pipe(xml) as stdin:
+            status = hook.main(["web1", operation, "begin", "-"], stdin, policy_file=str(host.policy))
+        assert kernel.open_descriptors() == []
+        return status
+
+    def test_a_start(self, host: Host, monkeypatch: pytest.MonkeyPatch, capfd: Output) -> None:
+        assert self.ask(host, monkeypatch, "prepare", NEOVERSE_N1, domain_xml()) == 0
+        assert self.ask(host, monkeypatch, "prepare", GICV2_HOST, domain_xml(gic="3")) == 1
+        assert "[gic-version-unsupported]; set <gic version='2'/>, or use a host" in capfd.readouterr().err
+
+    @pytest.mark.parametrize("operation", ["migrate", "restore"])
+    def test_an_arrival(self, host: Host, monkeypatch: pytest.MonkeyPatch, capfd: Output, operation: str) -> None:
+        xml = with_record(boot(NEOVERSE_N1))
+        assert self.ask(host, monkeypatch, operation, NEOVERSE_N1, xml) == 0
+        other = NEOVERSE_N1.with_registers(MIDR_EL1=0x411FD070)
+        assert self.ask(host, monkeypatch, operation, other, xml) == 1
+        said = capfd.readouterr().err
+        assert "[register-value]; use a host with the CPU that the guest was booted on (MIDR_EL1 0x413fd0c1)" in said
+
+    def test_an_arrival_that_could_not_start(self, host: Host, monkeypatch: pytest.MonkeyPatch, capfd: Output) -> None:
+        for xml in (domain_xml(gic="2"), with_record(boot(GICV2_HOST), gic="2")):
+            assert self.ask(host, monkeypatch, "migrate", NEOVERSE_N1, xml) == 1
+            assert "[gic-version-unsupported]" in capfd.readouterr().err
+
+    def test_a_record_that_is_not_believed_is_a_warning(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        other = NEOVERSE_N1.with_registers(MIDR_EL1=0x411FD070)
+        assert self.ask(host, monkeypatch, "migrate", other, with_record(boot(NEOVERSE_N1), vcpus=8)) == 0
+        assert "decision=warned warned=record-of-another-boot: " in host.lines[0]
+
+    def test_metadata_that_cannot_be_parsed(self, host: Host, monkeypatch: pytest.MonkeyPatch, capfd: Output) -> None:
+        """Such a guest starts, and may not arrive: its record cannot be read."""
+        xml = domain_xml(metadata="<app><b></app>")
+        assert self.ask(host, monkeypatch, "prepare", NEOVERSE_N1, xml) == 0
+        assert self.ask(host, monkeypatch, "migrate", NEOVERSE_N1, xml) == 1
+        assert "[record-unreadable]" in capfd.readouterr().err
+
+
 class TestStandardInput:
     """It is read to its end, within bounds."""
 
@@ -452,7 +499,7 @@ class TestAsAProcess:
         """A guest's start waits for these imports."""
         program = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r}); import vgicmgr.hook, vgicmgr.guest.start; "
-            "import vgicmgr.guest.bringup, vgicmgr.migration.arrival; print(*sys.modules)"
+            "import vgicmgr.migration.arrival; print(*sys.modules)"
         )
         run = subprocess.run(
             [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True, timeout=30

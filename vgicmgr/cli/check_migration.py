@@ -59,12 +59,14 @@ def run(options: Namespace) -> int:
     from vgicmgr.migration.arrival import judge_arrival
     from vgicmgr.migration.departure import not_migratable
 
-    domain, record = _guest(options)
+    guest, record = _guest(options)
     host = _host(options.to)
+    domain = guest or _domain_of(record, host)
     resolution = resolve(domain, host)
     blocked = any(not_migratable(resolution))  # of such vCPUs documents need not tell
     if options.source and not blocked:
-        record = _from_source(domain, record, _host(options.source))
+        source = _host(options.source)
+        record = _from_source(guest or _domain_of(record, source), record, source)
     arrival = judge_arrival(domain, record, host)
     verdict = Verdict((*arrival.findings, *_blocked_by_qemu(options), *_assigned(options, resolution)))
     for finding in verdict.findings:
@@ -158,7 +160,8 @@ def explain(record: "ABIRecord", resolution: "Resolution", host: "HostFacts") ->
         print(f"  {name:36} {words}")
 
 
-def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
+def _guest(options: Namespace) -> "tuple[Domain | None, ABIRecord]":
+    """The guest and its record; None where the record is all that is known of it."""
     from vgicmgr.domain.xml import read_domain
     from vgicmgr.migration.document import from_document
     from vgicmgr.migration.record import as_migrated
@@ -172,7 +175,7 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
             "its record says",
             file=sys.stderr,
         )
-        return _domain_of(record), record
+        return None, record
     from vgicmgr.domain.connection import connect
 
     with connect(options.connect) as connection:
@@ -183,18 +186,27 @@ def _guest(options: Namespace) -> "tuple[Domain, ABIRecord]":
     return domain, migrated
 
 
-def _domain_of(record: "ABIRecord") -> "Domain":
+def _domain_of(record: "ABIRecord", host: "DocumentedHost") -> "Domain":
     """What the record alone says of the domain: features that it does not have are off, the memory is the least.
 
-    Whether there is ACPI it does not say: most guests have it, and it is what does not fit smaller pages.
+    A guest without a PMU may have been booted where KVM has none; newer QEMUs have nothing to switch off there. Whether
+    there is ACPI the record does not say: most guests have it, and it is what does not fit smaller pages.
     """
     from vgicmgr.domain.domain import CpuFeature, Domain
     from vgicmgr.kvm.registers import register_id
 
+    without_pmu = "KVM_ARM_VCPU_PMU_V3" not in record.features and host.capability("KVM_CAP_ARM_PMU_V3")
+    options = []
+    if record.gic_version == 3:
+        options.append(f"its={'off' if record.gits_iidr is None else 'on'}")
+    if "KVM_ARM_VCPU_HAS_EL2" in record.features:
+        options.append("virtualization=on")
+    if (record.value(register_id("ID_AA64PFR1_EL1")) or 0) >> 8 & 0xF:  # MTE: 0 without KVM_CAP_ARM_MTE
+        options.append("mte=on")
+
     def feature(name: str, *, on: bool) -> CpuFeature:
         return CpuFeature(name, "require" if on else "disable")
 
-    mte = (record.value(register_id("ID_AA64PFR1_EL1")) or 0) >> 8 & 0xF  # 0 without KVM_CAP_ARM_MTE
     return Domain(
         name="",
         uuid="",
@@ -208,7 +220,7 @@ def _domain_of(record: "ABIRecord") -> "Domain":
         max_memory=0,
         memory_slots=0,
         gic_version=str(record.gic_version),
-        pmu=None if "KVM_ARM_VCPU_PMU_V3" in record.features else False,
+        pmu=False if without_pmu else None,
         cpu_mode="host-passthrough",
         cpu_model="",
         cpu_features=(
@@ -216,11 +228,8 @@ def _domain_of(record: "ABIRecord") -> "Domain":
             *(() if "KVM_ARM_VCPU_PTRAUTH_ADDRESS" in record.features else (feature("pauth", on=False),)),
             *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
-        qemu_arguments=("-machine", f"its={'off' if record.gits_iidr is None else 'on'},mte={'on' if mte else 'off'}")
-        if record.gic_version == 3
-        else (),
+        qemu_arguments=("-machine", ",".join(options)) if options else (),
         acpi=True,
-        virtualization="KVM_ARM_VCPU_HAS_EL2" in record.features,
     )
 
 

@@ -271,6 +271,11 @@ class DocumentedVCPU:
                 found.append(Refusal(number, here.value, value, (), gone[number]))
             elif (fields := _refused_fields(number, here, value)) is not None:
                 found.append(Refusal(number, here.value, value, fields, "as probed"))
+        incoming = dict(registers)
+        for number in sorted(gone.keys() & self.model.registers.keys() - incoming.keys()):
+            # QEMU writes what only the host lists, too, as it is there (write_list_to_kvmstate)
+            value = self.model.registers[number].value
+            found.append(Refusal(number, value, value, (), gone[number]))
         return tuple(found)
 
     def _gone(self, values: Mapping[int, int]) -> dict[int, str]:

@@ -150,11 +150,10 @@ def _lists(record: ABIRecord, destination: Destination, rules: Rules, *, host_cp
     if not comparison.loads:
         yield _list_finding(comparison, record, destination, rules)
         return
-    if comparison.dropped:
+    if dropped := [number for number in comparison.dropped if number not in comparison.forgotten]:
         yield finding(
             "register-dropped",
-            f"this kernel has no {_names(comparison.dropped)}, which the guest brings along; "
-            "this host's QEMU leaves that out",
+            f"this kernel has no {_names(dropped)}, which the guest brings along; this host's QEMU leaves that out",
             "boot the guest anew on a kernel like this one, if it is to have no such register",
         )
     if comparison.fragile:

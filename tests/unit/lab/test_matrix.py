@@ -4,12 +4,12 @@ import json
 from collections import Counter
 
 import pytest
-from vgicmgr.domain.settings import read_domain
 
 from tests.lab.matrix.cases import ALL_HOSTS, FULL, GUESTS, SMALL, Case
 from tests.lab.matrix.run import Outcome
 from tests.lab.matrix.table import counts, markdown, row
 from vgicmgr.dataclass import replace
+from vgicmgr.domain.xml import read_domain
 
 RIGHT = Outcome(
     Case("trixie", "bookworm"),
