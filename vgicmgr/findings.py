@@ -206,6 +206,7 @@ _ENTRIES = (
     ),
     Entry("secure-unsupported", _ERROR, _START, "secure=on, but KVM gives guests no TrustZone"),
     Entry("virtualization-unsupported", _ERROR, _START, "virtualization=on, but QEMU or KVM cannot give the guest EL2"),
+    Entry("mte-unsupported", _ERROR, _START, "mte=on, but KVM on this host does not support MTE"),
     # --- the kernel's calls, tried on a scratch VM
     Entry("vm-refused", _ERROR, _REHEARSED, "the kernel refuses to make the VM"),
     Entry("vcpu-refused", _ERROR, _REHEARSED, "the kernel refuses a vCPU, or a feature of it"),
@@ -311,7 +312,7 @@ _ENTRIES = (
     ),
     Entry(
         "not-migratable", _ERROR, (Stage.ARRIVAL, Stage.DEPARTURE),
-        "QEMU blocks the migration of a guest with MTE, EL2 or a GICv5",
+        "QEMU blocks the migration of the guest, as of any with MTE, EL2 or a GICv5",
     ),
     Entry(
         "its-save", _ERROR, (Stage.DEPARTURE,),

@@ -22,15 +22,19 @@ LPIS = (1 << 16) - 8192
 
 
 def vfio_files(devices: Sequence[HostDevice], assigned: AssignedDevices) -> tuple[str, ...]:
-    """What QEMU tells KVM's VFIO device of: each group once, in the order of the devices.
+    """What QEMU tells KVM's VFIO device of: each group once, in the order of the devices, and each device of iommufd.
 
-    A transient device is plugged later. Where the group is not known, the device stands for it.
+    A transient device is plugged later. Where the group is not known, the device stands for it; so it does for its own
+    node (/dev/vfio/devices/vfioN), which QEMU hands over where iommufd has the device (hw/vfio/iommufd.c,
+    iommufd_cdev_kvm_device_add).
     """
     present = [device for device in devices if not device.transient]
     return tuple(dict.fromkeys(_file(device, assigned.get(device.address)) for device in present))
 
 
 def _file(device: HostDevice, found: AssignedDevice | None) -> str:
+    if device.iommufd:
+        return f"the VFIO device node of {_name(device)}"
     if found is None or found.group is None:
         return f"the group of {_name(device)}"
     return f"/dev/vfio/{found.group}"

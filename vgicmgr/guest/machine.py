@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts
     from vgicmgr.qemu.program import QEMUFacts
 
-_DEFAULT_TYPE = "virt"
-"""Of <type arch='aarch64'> without a machine (libvirt, qemuDomainDefMachinePostParse)."""
+_VIRT = "virt"
+_DEFAULT_TYPES = {"aarch64": _VIRT, "armv7l": "integratorcp"}
+"""Of a <type> without a machine, by its arch (libvirt, preferredMachines in src/qemu/qemu_capabilities.c)."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,13 @@ def resolve_machine(domain: Domain, host: "HostFacts", qemu: "QEMUFacts", notes:
     check_architecture(domain, notes)
     try:
         arguments = read_arguments(domain.qemu_arguments)
-        properties = virt.machine_properties(arguments, virt.libvirt_machine(domain))
+        virt.machine_properties(arguments)
     except ArgumentError as error:
         raise refuse_argument(error, notes) from None
+    properties = _properties(domain, arguments, notes)
     _check_unread(domain, arguments, notes)
     kvm = _accelerator(domain, arguments, notes)
-    machine_type = arguments.machine_type or domain.machine or _DEFAULT_TYPE
+    machine_type = arguments.machine_type or domain.machine or _DEFAULT_TYPES[domain.arch]
     version = _version(machine_type, qemu, notes)
     notes.decide("machine type", machine_type, Source.ARGUMENT if arguments.machine_type else Source.XML)
     notes.decide("accelerator", "KVM" if kvm else "TCG", Source.XML)
@@ -75,6 +77,27 @@ def resolve_machine(domain: Domain, host: "HostFacts", qemu: "QEMUFacts", notes:
     if kvm:
         _check_kvm(domain, machine, host, notes)
     return machine
+
+
+def _properties(domain: Domain, arguments: Arguments, notes: Notes) -> Properties:
+    """With those of libvirt's elements, which ``arguments``, found to be good, go before; raises :class:`Refused`."""
+    try:
+        return virt.machine_properties(arguments, virt.libvirt_machine(domain))
+    except ArgumentError as error:
+        named = dict(arguments.machine)
+        if "gic-version" not in named and domain.gic_version not in ("", *virt.GIC_VERSIONS):
+            raise notes.refuse(
+                "gic-version-unsupported",
+                f"<gic version='{domain.gic_version}'/> is asked for, but {error.message}",
+                "set <gic version='host'/>" if domain.virt_type == "kvm" else "set <gic version='2'/>",
+            ) from None
+        if "highmem-mmio-size" not in named and domain.devices.pcihole64:
+            raise notes.refuse(
+                "qemu-argument",
+                f"<pcihole64>: {error.message}",
+                "set <pcihole64> to a power of two of 512 GiB or more, or remove it",
+            ) from None
+        raise refuse_argument(error, notes) from None
 
 
 def refuse_argument(error: ArgumentError, notes: Notes) -> Refused:
@@ -139,7 +162,7 @@ def _accelerator(domain: Domain, arguments: Arguments, notes: Notes) -> bool:
 
 
 def _version(machine_type: str, qemu: "QEMUFacts", notes: Notes) -> Version | None:
-    if machine_type != _DEFAULT_TYPE and not machine_type.startswith("virt-"):
+    if machine_type != _VIRT and not machine_type.startswith("virt-"):
         raise notes.refuse(
             "machine-unsupported",
             f"the machine type '{machine_type[:40]}' is not QEMU's 'virt', the only one whose interrupt controller "
@@ -147,7 +170,7 @@ def _version(machine_type: str, qemu: "QEMUFacts", notes: Notes) -> Version | No
             "set <type machine='virt'>, or describe the VMM by a map file",
         )
     version = machine_version(machine_type)
-    if version is None and machine_type != _DEFAULT_TYPE:
+    if version is None and machine_type != _VIRT:
         notes.find(
             "machine-unknown",
             f"the machine type '{machine_type[:40]}' is a distribution's own and taken for QEMU's newest 'virt'",

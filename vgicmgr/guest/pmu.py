@@ -4,6 +4,7 @@ Sources: QEMU's ``hw/arm/virt.c`` (virt_cpu_post_init), ``target/arm/kvm.c`` (kv
 ``target/arm/cpu.c`` (the property ``pmu``); ``Documentation/virt/kvm/devices/vcpu.rst``.
 """
 
+from vgicmgr.findings import Severity
 from vgicmgr.guest.addressmap import AddressMap
 from vgicmgr.guest.configuration import Source
 from vgicmgr.guest.machine import Machine
@@ -28,6 +29,7 @@ def resolve_pmu(cpu: "CPU", machine: Machine, host: "HostFacts", address_map: Ad
                 "pmu-unsupported",
                 f"a PMU is asked for, but the machine type {machine.type} has none, and QEMU ignores the wish",
                 "use a newer machine type",
+                severity=Severity.WARNING,
             )
         notes.decide("PMU", "none", Source.MACHINE)
         return None

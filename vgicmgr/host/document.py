@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vgicmgr.findings import Verdict
 from vgicmgr.host.capabilities import GICv2, GICv3, HostCapabilities
 from vgicmgr.kvm.registers import register_name
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 if TYPE_CHECKING:
     from vgicmgr.host.models import Dependency, Model, Register

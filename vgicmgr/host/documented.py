@@ -28,7 +28,7 @@ from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.refusal import Refusal, register_layout
 from vgicmgr.kvm.registers import register_id, register_name
 from vgicmgr.kvm.vcpu import register_size
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
@@ -304,6 +304,10 @@ class DocumentedVCPU:
     def pmu_counters(self, wanted: int) -> int:
         """As many as ``wanted``, or where that is more than the kernel takes, its own number."""
         return wanted if self.model.pmu_counters is None else min(wanted, self.model.pmu_counters)
+
+    def counter_frequency(self) -> int | None:
+        """As the host's."""
+        return self.host.counter_frequency
 
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""

@@ -5,19 +5,20 @@ accepts. The kernel is asked register by register; where a value hangs on anothe
 itself can tell, except for registers that come and go with a field of an ID register, which are found here, too.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.host.probe import FEATURES, GIC_BASE, GICC_BASE, ProbeVM, probe_vm
+from vgicmgr.host.probe import GIC_BASE, GICC_BASE, ProbeVM, probe_vm
 from vgicmgr.kvm import uapi, vcpu, vgic_v2, vgic_v3
 from vgicmgr.kvm.bitfields import Field
 from vgicmgr.kvm.errors import KvmError
 from vgicmgr.kvm.refusal import register_layout
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N
 from vgicmgr.kvm.system import System
-from vgicmgr.kvm.vcpu import VCPU, in_bit_order, register_size
+from vgicmgr.kvm.vcpu import VCPU, register_size
+from vgicmgr.qemu.cpu import CPU, vcpu_features
 from vgicmgr.qemu.registers import migrates_in_list
 
 
@@ -77,12 +78,13 @@ def probe_system_models(system: System) -> tuple[Model, ...]:
         gics = {2: vgic_v2.DEVICE_TYPE, 3: vgic_v3.DEVICE_TYPE}
         gic_version = max((version for version, device in gics.items() if vm.test_device(device)), default=0)
         sets = tuple(feature_sets(vm.check_extension))
-    models, refusals = [], []
+    models: list[Model] = []
+    refusals: list[KvmError] = []
     for features in sets:
         try:
             with probe_vm(system, features, gic_version) as here:
                 _initialize(here, features)
-                models.append(_model(here, features))
+                models.append(_model(here, features, models))
         except KvmError as error:  # of such a guest nothing can be said; of the others it can
             refusals.append(error)
     if not models:
@@ -91,21 +93,16 @@ def probe_system_models(system: System) -> tuple[Model, ...]:
 
 
 def feature_sets(capability: Callable[[str], int]) -> Iterator[tuple[str, ...]]:
-    """The sets of features that QEMU can ask for where KVM has these capabilities, each by the features' bits.
+    """The sets of features that QEMU asks for, for whatever CPU properties, where KVM has these capabilities.
 
-    A 32-bit guest has neither SVE nor pointer authentication (``arch/arm64/kvm/reset.c``).
+    The largest first. A 32-bit guest of a host with SVE or pointer authentication has a set that KVM refuses.
     """
-    (always, _), *optional = FEATURES
-    offered = [features for features, needed in optional if all(map(capability, needed))]
-    for chosen in product((True, False), repeat=len(offered)):
-        yield in_bit_order(
-            (*always, *(name for features, on in zip(offered, chosen, strict=True) if on for name in features))
-        )
-    if capability("KVM_CAP_ARM_EL1_32BIT"):
-        aarch32 = (*always, "KVM_ARM_VCPU_EL1_32BIT")
-        if capability("KVM_CAP_ARM_PMU_V3"):
-            yield in_bit_order((*aarch32, "KVM_ARM_VCPU_PMU_V3"))
-        yield in_bit_order(aarch32)
+    found: dict[tuple[str, ...], None] = {}
+    for aarch32 in (False, True) if capability("KVM_CAP_ARM_EL1_32BIT") else (False,):
+        for values in product(("on", "off"), repeat=3):
+            cpu = CPU("host", tuple(zip(("pmu", "sve", "pauth"), values, strict=True)), aarch32)
+            found[vcpu_features(cpu, capability, pmu=True, el2=False)] = None
+    return iter(found)
 
 
 _NR_IRQS = 288
@@ -130,12 +127,39 @@ def _initialize(here: ProbeVM, features: tuple[str, ...]) -> None:
         here.vcpu.set_attribute(vcpu.PMU_INIT)
 
 
-def _model(here: ProbeVM, features: tuple[str, ...]) -> Model:
+def _model(here: ProbeVM, features: tuple[str, ...], probed: Sequence[Model] = ()) -> Model:
+    """A model; what a register with the same value takes in a vCPU that was ``probed`` before is not tried again.
+
+    For a register's value after reset is the kernel's own limit for it (``arch/arm64/kvm/sys_regs.c``,
+    arm64_check_features), whatever the other features are; trying all takes a minute on an emulated host.
+    """
     # all are read before any is written: what is written can take others away
     values = dict(_readable(here.vcpu, filter(migrates_in_list, sorted(here.ids))))
-    registers = {number: _register(here.vcpu, number, value) for number, value in values.items()}
+    known = {(number, one.value): one for model in probed for number, one in model.registers.items()}
+    registers = {
+        number: known.get((number, value)) or _register(here.vcpu, number, value) for number, value in values.items()
+    }
     counters = _most_counters(here.vcpu, values[PMCR_EL0]) if PMCR_EL0 in values else 0
-    return Model(features, here.sve_vector_lengths, counters, registers, tuple(_dependencies(here.vcpu, registers)))
+    new = {number: one for number, one in registers.items() if (number, one.value) not in known}
+    depends = (*_inherited(probed, registers, here.ids), *_dependencies(here.vcpu, new))
+    return Model(features, here.sve_vector_lengths, counters, registers, depends)
+
+
+def _inherited(
+    probed: Sequence[Model], registers: Mapping[int, Register], ids: Collection[int]
+) -> Iterator[Dependency]:
+    """What was found of the same registers in other vCPUs, as far as this one has what comes and goes."""
+    seen: set[tuple[int, str, int]] = set()
+    for model in probed:
+        for one in model.depends or ():
+            key = (one.register, one.field, one.value)
+            same = one.register in registers and registers[one.register] == model.registers[one.register]
+            if not same or key in seen:
+                continue
+            seen.add(key)
+            gone = tuple(number for number in one.gone if number in ids)
+            if gone or one.new:
+                yield Dependency(one.register, one.field, one.value, gone, one.new)
 
 
 def _readable(processor: VCPU, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -160,13 +184,16 @@ def _register(processor: VCPU, number: int, value: int) -> Register:
     def takes(candidate: int) -> bool:
         return _takes(processor, number, value, candidate)
 
-    layout = register_layout(number)
+    layout, whole = register_layout(number), _WHOLE_VALUES.get(number)
+    if whole is None and (layout is None or not _is_id_register(number)):
+        # what a vCPU computes with takes whatever it is given; what stands for the host does not take both
+        anything = takes(0) and takes((1 << 8 * register_size(number)) - 1)
+        if anything or layout is None:
+            return Register(value, anything=anything)
     if layout is None:
-        ones = (1 << 8 * register_size(number)) - 1
-        return Register(value, anything=takes(0) and takes(ones))
+        raise ValueError("a register whose values are listed has fields")
     accepted = ((field.name, _accepted(field, value, takes)) for field in layout.all_fields)
     fields = tuple((name, values) for name, values in accepted if values is not None)
-    whole = _WHOLE_VALUES.get(number)
     return Register(
         value, fields=fields, values=None if whole is None else tuple(n for n in whole if n != value and takes(n))
     )

@@ -243,23 +243,11 @@ def probe_pmu(here: ProbeVM) -> host.PMU:
     )
 
 
-FEATURES = (
-    (("KVM_ARM_VCPU_PSCI_0_2",), ("KVM_CAP_ARM_PSCI_0_2",)),
-    (("KVM_ARM_VCPU_PMU_V3",), ("KVM_CAP_ARM_PMU_V3",)),
-    (("KVM_ARM_VCPU_SVE",), ("KVM_CAP_ARM_SVE",)),
-    (
-        ("KVM_ARM_VCPU_PTRAUTH_ADDRESS", "KVM_ARM_VCPU_PTRAUTH_GENERIC"),
-        ("KVM_CAP_ARM_PTRAUTH_ADDRESS", "KVM_CAP_ARM_PTRAUTH_GENERIC"),
-    ),
-)
-"""What QEMU's ``-cpu host`` turns on, and on which capabilities (target/arm/kvm.c, kvm_arm_get_host_cpu_features)."""
-
-
 def all_features(answers: dict[str, int]) -> tuple[str, ...]:
-    """The KVM_ARM_VCPU_* features that a guest can have by these capabilities."""
-    return tuple(
-        feature for features, needed in FEATURES if all(answers[name] for name in needed) for feature in features
-    )
+    """The KVM_ARM_VCPU_* features that QEMU's ``-cpu host`` turns on by these capabilities."""
+    from vgicmgr.qemu.cpu import CPU, vcpu_features
+
+    return vcpu_features(CPU("host"), answers.__getitem__, pmu=True, el2=False)
 
 
 def probe_vcpu(here: ProbeVM, features: tuple[str, ...]) -> host.VCPU:

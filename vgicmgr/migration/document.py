@@ -6,13 +6,15 @@ Registers and register-like numbers are hexadecimal strings, since JSON readers 
 from typing import Any
 
 from vgicmgr.errors import RecordError
+from vgicmgr.host.counter import megahertz
 from vgicmgr.kvm.idregs import decode
 from vgicmgr.kvm.registers import register_id, register_name
-from vgicmgr.migration.record import ABIRecord
+from vgicmgr.migration.record import MAX_FREQUENCY, ABIRecord
 
 KIND = "vgicmgr ABI record"
 VERSION = 1
-_LATER = ("uuid", "host", "process")
+_NAMES = ("uuid", "host", "process")
+_LATER = ("counter_frequency", *_NAMES)
 """What the first documents of this version do not have."""
 _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 
@@ -52,7 +54,10 @@ def from_document(document: Any) -> ABIRecord:
         members["registers"] = tuple(
             sorted((register_id(name), int(value, 16)) for name, value in members["registers"].items())
         )
-        if not all(isinstance(members.get(name, ""), str) for name in _LATER):
+        frequency = members.get("counter_frequency")
+        if frequency is not None and not (type(frequency) is int and 0 < frequency <= MAX_FREQUENCY):
+            raise ValueError
+        if not all(isinstance(members.get(name, ""), str) for name in _NAMES):
             raise TypeError
         return ABIRecord(**members)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -73,6 +78,7 @@ def render(record: ABIRecord) -> str:
         f"ITS        GITS_IIDR {record.gits_iidr:#x}, GITS_TYPER {record.gits_typer:#x}"
         if record.gits_iidr is not None
         else "ITS        none",
+        f"counter    {megahertz(record.counter_frequency) if record.counter_frequency else 'not known'}",
         f"registers  {len(record.registers)}",
     ]
     for number, value in record.registers:

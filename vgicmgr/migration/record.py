@@ -21,6 +21,7 @@ from struct import Struct
 from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.domain import ABI_ELEMENT, ABI_HOST, ABI_RECORD, Domain, RecordElement
 from vgicmgr.errors import RecordError
+from vgicmgr.host.counter import same_frequency
 from vgicmgr.kvm import uapi
 
 try:
@@ -50,8 +51,11 @@ VERSION = 1
 
 MAX_REGISTERS = 4096
 """The longest list that is read; Linux 7.2 lists some 300 and no kernel 1000."""
-_UNCHECKED = ("uuid", "host", "process")
+_NAMES = ("uuid", "host", "process")
+_UNCHECKED = ("counter-frequency", *_NAMES)
 """Attributes that came later, and are left out of the checksum: a reader that does not know them computes the same."""
+MAX_FREQUENCY = 100_000_000_000
+"""The fastest counter that is believed, in Hz; the architecture's is 1 GHz."""
 _MAX_ENCODED = 128 << 10
 _MAX_TEXT = 256
 _UINT64 = 1 << 64
@@ -88,6 +92,8 @@ class ABIRecord:
     gits_iidr: int | None
     gits_typer: int | None
     registers: tuple[tuple[int, int], ...]
+    counter_frequency: int | None = None
+    """Of the counter that the guest reads, in Hz; None where nobody has measured it (a record of an older vgicmgr)."""
     uuid: str = ""
     host: str = ""
     process: str = ""
@@ -143,8 +149,15 @@ def same_guest(a: ABIRecord, b: ABIRecord) -> bool:
     def seen(record: ABIRecord) -> ABIRecord:
         registers = tuple((number, value) for number, value in record.registers if number not in _COUNTERS)
         return replace(
-            record, time="", kernel="", qemu="", libvirt="", registers=registers, uuid="", host="", process=""
+            replace(record, time="", kernel="", qemu="", libvirt="", uuid="", host="", process=""),
+            registers=registers,
+            counter_frequency=frequency(record),
         )
+
+    def frequency(record: ABIRecord) -> int | None:
+        """Measured twice, one frequency may come out as two."""
+        one, other = record.counter_frequency, a.counter_frequency
+        return other if one and other and same_frequency(one, other) else one
 
     return seen(a) == seen(b)
 
@@ -182,7 +195,10 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
         gits_iidr=_hexadecimal(attributes, "gits-iidr", 32) if its else None,
         gits_typer=_hexadecimal(attributes, "gits-typer", 64) if its else None,
         registers=_unpacked(text),
-        **{name: _text(attributes, name) for name in _UNCHECKED if name in attributes},
+        counter_frequency=_number(attributes, "counter-frequency", least=1, most=MAX_FREQUENCY)
+        if "counter-frequency" in attributes
+        else None,
+        **{name: _text(attributes, name) for name in _NAMES if name in attributes},
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(

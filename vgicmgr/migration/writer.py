@@ -29,6 +29,7 @@ from vgicmgr.migration.destination import open_destination
 from vgicmgr.migration.origin import Evidence, Origin, Told, tell_origin
 from vgicmgr.migration.record import ABIRecord, RecordKind, read_record, same_guest, to_xml
 from vgicmgr.qemu.process import QEMUProcess, find_process
+from vgicmgr.qemu.program import InstalledQEMU
 
 TRIES = 5
 PAUSE_SECONDS = 1.0
@@ -46,10 +47,13 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
         if destination is None or configuration is None:
             errors = [found for found in (*resolution.findings, *refusals) if found.severity is Severity.ERROR]
             raise RecordError(f"no record can be taken: {'; '.join(found.evidence for found in errors)}")
+        if resolution.machine is not None and (unread := resolution.machine.arguments.unread):
+            options = ", ".join(f"-{option}" for option in unread)
+            raise RecordError(f"no record can be taken: {options} may change the vCPUs in ways that are not known")
         return ABIRecord(
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             kernel=host.kernel,
-            qemu=_dotted(host.qemu(domain.emulator).version),
+            qemu=InstalledQEMU(domain.emulator).release or "unknown",
             libvirt=libvirt,
             machine=domain.machine,
             vcpus=domain.vcpus,
@@ -64,11 +68,8 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             gits_iidr=destination.gits_iidr(),
             gits_typer=destination.gits_typer(),
             registers=destination.first_values(),
+            counter_frequency=destination.counter_frequency(),
         )
-
-
-def _dotted(version: "tuple[int, ...] | None") -> str:
-    return ".".join(map(str, version)) if version else "unknown"
 
 
 def write_record(connection: Connection, name: str, *, force: bool = False) -> str:
@@ -86,12 +87,11 @@ def write_record(connection: Connection, name: str, *, force: bool = False) -> s
     if not guest.needs_gic:
         return "not-needed"
     process = find_process(guest.name, guest.uuid)
-    origin = origin_of(domain, guest, process).origin
-    booted_here = force or origin is Origin.BOOTED_HERE
+    if not force and _is_of(guest.host_record or guest.record, process):
+        return "kept"
+    booted_here = force or origin_of(domain, guest, process).origin is Origin.BOOTED_HERE
     if not booted_here and guest.record is None:
         return "unknown-origin"
-    if not booted_here and origin is Origin.UNKNOWN and _is_of(guest.record, process):
-        return "kept"
     with Kernel() as host:
         taken = take_record(guest, host, libvirt=connection.libvirt_version())
     record = replace(

@@ -63,6 +63,13 @@ class InstalledQEMU:
         return dotted_version(".".join(numbers)) if len(numbers) == 2 else None
 
     @property
+    def release(self) -> str:
+        """The whole of it, such as ``10.0.13``; empty where it cannot be told."""
+        constant = self._constant(_VERSION) or b""
+        words = constant.removeprefix(_VERSION).decode("ascii", "replace").split()
+        return words[0] if words and words[0].isprintable() else ""
+
+    @property
     def rules(self) -> Rules | None:
         """By a message that only the newer code has: distributions have taken it into older versions."""
         known = self.knows(_ONLY_INCOMING)

@@ -129,8 +129,10 @@ _SWITCHES = {
     "highmem-ecam": "highmem_ecam",
     "highmem-mmio": "highmem_mmio",
 }
+GIC_VERSIONS = ("host", "max", "2", "3", "4", "x-5")
+"""What the property gic-version takes (virt_set_gic_version)."""
 _WORDS = {
-    "gic-version": ("host", "max", "2", "3", "4", "x-5"),
+    "gic-version": GIC_VERSIONS,
     "msi": ("auto", "gicv2m", "its", "off"),
     "iommu": ("none", "smmuv3"),
     "kernel-irqchip": ("on", "off", "split"),

@@ -30,6 +30,7 @@ def refusal(inside: str, **others: str) -> str:
     return caught.value.message
 
 
+SAYS = "version='1' sum='x'"
 RECORD = f"<r:record xmlns:r='{ABI_RECORD}' version='1' sum='x'>\n AbC=\n</r:record>"
 READ = RecordElement({"version": "1", "sum": "x"}, "AbC=")
 
@@ -104,6 +105,10 @@ class TestRecords:
             ("", f"<metadata xmlns:v='{ABI_RECORD}'><v:record version='1' sum='x'>AbC=</v:record></metadata>"),
             (f"xmlns:v='{ABI_RECORD}'", "<metadata><v:record version='1' sum='x'>AbC=</v:record></metadata>"),
             ("xmlns:r='urn:other'", f"<metadata>{RECORD}</metadata>"),
+            # a declaration ends with its element, and an empty one is none
+            (f"xmlns:v='{ABI_RECORD}'", f"<metadata><x xmlns:r='urn:x' xmlns:v='urn:x'/>{RECORD}</metadata>"),
+            ("", f"<metadata xmlns:v='{ABI_RECORD}'><x xmlns:v='u'/><v:record {SAYS}>AbC=</v:record></metadata>"),
+            ("", f"<metadata xmlns:v='{ABI_RECORD}'><v:record xmlns:v='' {SAYS}>AbC=</v:record></metadata>"),
         ],
     )
     def test_by_the_namespace_wherever_it_is_declared(self, attributes: str, metadata: str) -> None:

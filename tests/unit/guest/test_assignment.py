@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterable
 
 import pytest
-from vgicmgr.guest.hostfacts import HostFacts
 
 from vgicmgr.dataclass import replace
 from vgicmgr.domain.hostdevices import HostDevice
 from vgicmgr.findings import Finding, Severity
 from vgicmgr.guest.assignment import host_findings, migration_findings, msi_findings, vfio_files
-from vgicmgr.guest.configuration import MSIController
+from vgicmgr.host.assumed import AssumedHost
+from vgicmgr.kvm import gicregs
+from vgicmgr.qemu.gic import MSIController
 from vgicmgr.vfio.assigned import AssignedDevice, AssignedDevices
 
 NET, DISK, MDEV = "0000:01:00.0", "0000:02:00.0", "c2177883-f1bb-47f0-914d-32a22e3a8804"
@@ -24,22 +25,39 @@ FOUND = AssignedDevices((NIC, NVME))
 def test_a_domain_without_assigned_devices_is_spared_all_this() -> None:
     """Each guest's start waits for the hook."""
     program = (
-        "import sys; from vgicmgr.guest import bringup, start; from vgicmgr.migration import arrival; "
-        "from vgicmgr.domain.settings import read_domain; "
-        "read_domain(b'<domain><name>g</name><memory>1</memory><os><type/></os><devices/></domain>'); "
+        "import sys; from vgicmgr.guest.start import judge_start; from vgicmgr.guest.resolve import resolve; "
+        "from vgicmgr.migration import arrival; from vgicmgr.host.assumed import ASSUMED_HOST; "
+        "from vgicmgr.domain.xml import read_domain; "
+        "domain = read_domain(b\"<domain type='kvm'><name>g</name><memory>1048576</memory><os><type arch='aarch64' "
+        "machine='virt'/></os><cpu mode='host-passthrough'/><devices/></domain>\"); "
+        "assert resolve(domain, ASSUMED_HOST).configuration; "
         "print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"vgicmgr.domain.hostdevices", "vgicmgr.vfio", "vgicmgr.guest.assignment"} & set(modules)
+    assert not {
+        "vgicmgr.domain.hostdevices",
+        "vgicmgr.vfio",
+        "vgicmgr.guest.assignment",
+        "vgicmgr.qemu.hostdevices",
+    } & set(modules)
 
 
 def said(findings: Iterable[Finding]) -> list[tuple[str, Severity]]:
     return [(finding.name, finding.severity) for finding in findings]
 
 
-def with_vectors(*vectors: int) -> HostFacts:
+def with_vectors(*vectors: int) -> AssignedDevices:
     devices = (replace(device, vectors=count) for device, count in zip((NIC, NVME), vectors, strict=False))
-    return HostFacts(assigned=AssignedDevices(tuple(devices)))
+    return AssignedDevices(tuple(devices))
+
+
+def its_with(**fields: int) -> AssumedHost:
+    """A host whose GITS_TYPER has these fields, one less than the bits that they stand for."""
+    typer = 0x1EF71
+    for field in gicregs.GITS_TYPER.fields:
+        if field.name in fields:
+            typer = typer & ~field.mask | fields[field.name] << field.lsb
+    return AssumedHost(gits_typer=typer)
 
 
 class TestFiles:
@@ -64,33 +82,36 @@ class TestMSIs:
     """MSIs and the guest's MSI controller."""
 
     @staticmethod
-    def judge(host: HostFacts, msi: MSIController = MSIController.ITS) -> list[Finding]:
-        return list(msi_findings(GIVEN, host, msi, gicv2m_spis=64))
+    def judge(
+        assigned: AssignedDevices = FOUND,
+        msi: MSIController = MSIController.ITS,
+        *,
+        host: AssumedHost = AssumedHost(),  # noqa: B008
+    ) -> list[Finding]:
+        return list(msi_findings(GIVEN, host, msi, assigned, gicv2m_spis=64))
 
     def test_an_its_takes_them(self) -> None:
-        assert self.judge(HostFacts(assigned=FOUND)) == []
-        assert self.judge(HostFacts()) == []
+        assert self.judge() == []
+        assert self.judge(AssignedDevices()) == []
 
     def test_without_an_msi_controller_there_are_only_lines(self) -> None:
-        [finding] = self.judge(HostFacts(assigned=FOUND), MSIController.NONE)
+        [finding] = self.judge(msi=MSIController.NONE)
         assert (finding.name, finding.severity) == ("msi-none", Severity.WARNING)
         assert "2 assigned devices can send no MSIs" in finding.evidence
         assert "need the ITS" in finding.remedy
 
     def test_a_virtual_function_has_no_line_either(self) -> None:
-        host = HostFacts(assigned=AssignedDevices((replace(NIC, intx=False),)))
-        [finding] = self.judge(host, MSIController.NONE)
+        [finding] = self.judge(AssignedDevices((replace(NIC, intx=False),)), MSIController.NONE)
         assert finding.severity is Severity.ERROR
         assert f"({NET} has no interrupt line either)" in finding.evidence
 
     def test_a_gicv2m_has_few(self) -> None:
-        assert said(self.judge(HostFacts(assigned=FOUND), MSIController.GICV2M)) == [("msi-vectors", Severity.WARNING)]
+        assert said(self.judge(msi=MSIController.GICV2M)) == [("msi-vectors", Severity.WARNING)]
         assert self.judge(with_vectors(33, 31), MSIController.GICV2M) == []
 
     def test_events_of_a_device(self) -> None:
         """GITS_TYPER.ID_bits: 8 bits are 256 events."""
-        narrow = replace(with_vectors(256, 257), its_event_bits=8)
-        [finding] = self.judge(narrow)
+        [finding] = self.judge(with_vectors(256, 257), host=its_with(ID_bits=7))
         assert finding.evidence.startswith(f"{DISK} has 257 MSI vectors, but the ITS takes 256 events")
 
     def test_lpis_of_all_devices(self) -> None:
@@ -100,11 +121,14 @@ class TestMSIs:
         assert "have 57345 MSI vectors, but the guest has 57344 LPIs" in finding.evidence
 
     def test_device_ids(self) -> None:
-        [finding] = self.judge(replace(HostFacts(assigned=FOUND), its_device_bits=10))
+        [finding] = self.judge(host=its_with(Devbits=9))
         assert finding.remedy == "plug the devices into buses below 4"
 
     def test_msis_without_a_device_id(self) -> None:
-        assert said(self.judge(HostFacts(assigned=FOUND, msi_devid=False))) == [("msi-devid-missing", Severity.ERROR)]
+        assert said(self.judge(host=AssumedHost(msi_devid=False))) == [("msi-devid-missing", Severity.ERROR)]
+
+    def test_what_the_host_does_not_tell_is_not_judged(self) -> None:
+        assert self.judge(with_vectors(256, 257), host=AssumedHost(msi_devid=None, gits_typer=None)) == []
 
 
 class TestHost:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgicmgr.dataclass import replace
-from vgicmgr.guest.configuration import MSIController, Region, VGICConfiguration
+from vgicmgr.guest.configuration import Region, VGICConfiguration
 from vgicmgr.guest.plan import (
     AddVFIOFile,
     Call,
@@ -14,16 +14,19 @@ from vgicmgr.guest.plan import (
     CreateVCPU,
     CreateVM,
     FinalizeVCPU,
+    GetRegisterList,
     InitVCPU,
     SetDeviceAddress,
     SetDeviceAttribute,
+    SetPSCIVersion,
     SetVCPUAttribute,
     SetVectorLengths,
     call_plan,
-    telling_vcpus,
+    representative_vcpus,
 )
 from vgicmgr.kvm import its, uapi, vcpu, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
+from vgicmgr.qemu.gic import MSIController
 
 GICV3 = VGICConfiguration(
     machine="virt-10.0",
@@ -165,6 +168,36 @@ def test_the_kernels_default_ipa_size_is_named() -> None:
     assert str(CreateVM(0)) == "KVM_CREATE_VM with an IPA size of 40 bits"
 
 
+def test_a_named_model_is_made_with_its_own_target() -> None:
+    """kvm_arch_init_vcpu takes the CPU's kvm_target (target/arm/kvm.c)."""
+    plan = call_plan(replace(GICV3, vcpus=2, target="KVM_ARM_TARGET_CORTEX_A57"))
+    made = [call for call in plan if isinstance(call, InitVCPU)]
+    assert [call.target for call in made] == ["KVM_ARM_TARGET_CORTEX_A57"] * 2
+    assert str(made[0]).startswith("KVM_ARM_VCPU_INIT of vCPU 0 for KVM_ARM_TARGET_CORTEX_A57 with ")
+
+
+def test_the_psci_version_is_set_when_the_vcpu_is_finalized_and_before_its_registers_are_listed() -> None:
+    plan = call_plan(replace(GICV3, psci_version=0x10001), register_list=True)
+    assert plan[2:5] == (InitVCPU(0, GICV3.features), SetPSCIVersion(0, 0x10001), GetRegisterList(0))
+    assert str(plan[3]) == "KVM_SET_ONE_REG KVM_REG_ARM_PSCI_VERSION of vCPU 0 = 1.1"
+
+
+def test_only_the_first_vcpus_registers_are_listed() -> None:
+    plan = call_plan(replace(GICV3, vcpus=3), register_list=True)
+    assert [call for call in plan if isinstance(call, GetRegisterList)] == [GetRegisterList(0)]
+    assert str(GetRegisterList(0)) == "KVM_GET_REG_LIST of vCPU 0"
+
+
+def test_a_gic_that_qemu_emulates_is_none_of_the_kernels() -> None:
+    """virt_cpu_post_init: without kvm_irqchip_in_kernel the PMU has no interrupt, but is initialized."""
+    emulated = replace(GICV2, in_kernel=False, vcpus=2)
+    assert [str(call) for call in call_plan(emulated)[5:]] == [
+        "KVM_SET_DEVICE_ATTR of vCPU 0: KVM_ARM_VCPU_PMU_V3_INIT",
+        "KVM_SET_DEVICE_ATTR of vCPU 1: KVM_ARM_VCPU_PMU_V3_INIT",
+    ]
+    assert call_plan(emulated) == call_plan(emulated, device_control=False)
+
+
 FEATURES = (
     "KVM_ARM_VCPU_POWER_OFF",
     "KVM_ARM_VCPU_EL1_32BIT",
@@ -184,7 +217,7 @@ def test_features_stand_in_the_order_of_their_bits(features: list[str], count: i
 
 @st.composite
 def configurations(draw: st.DrawFn) -> VGICConfiguration:
-    vcpus = draw(st.integers(1, 512))
+    vcpus = draw(st.integers(1, 12) | st.sampled_from([123, 124, 512]))
     base = draw(st.sampled_from([GICV2, GICV3]))
     cut = draw(st.integers(1, vcpus))
     regions = [RedistributorRegion(0, 0x080A_0000, cut)]
@@ -236,7 +269,7 @@ def test_redistributor_regions_ascend_and_hold_every_vcpu(configuration: VGICCon
 
 @given(configurations())
 def test_the_plan_for_some_vcpus_is_the_whole_one_without_the_others(configuration: VGICConfiguration) -> None:
-    chosen = telling_vcpus(configuration)
+    chosen = representative_vcpus(configuration)
 
     def is_of(call: Call) -> bool:
         return getattr(call, "vcpu", chosen[0]) in chosen
@@ -246,7 +279,7 @@ def test_the_plan_for_some_vcpus_is_the_whole_one_without_the_others(configurati
 
 @given(configurations())
 def test_the_first_and_the_last_vcpu_tell(configuration: VGICConfiguration) -> None:
-    chosen = telling_vcpus(configuration)
+    chosen = representative_vcpus(configuration)
     assert chosen[0] == 0
     if configuration.gic_version == 3:
         assert chosen[-1] == configuration.vcpus - 1

@@ -20,7 +20,7 @@ from vgicmgr.host.judge import judge_host
 from vgicmgr.host.models import Dependency, Model, Register
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import PMCR_EL0, register_id
-from vgicmgr.qemu.migration import Rules
+from vgicmgr.qemu.rules import Rules
 
 if TYPE_CHECKING:
     from vgicmgr.host.facts import HostFacts

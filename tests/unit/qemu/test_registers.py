@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.registers import register_id
-from vgicmgr.qemu.migration import compare_lists
 from vgicmgr.qemu.program import InstalledQEMU
+from vgicmgr.qemu.registers import compare_lists
 from vgicmgr.qemu.rules import Rules
 
 MIDR, CTR, TCR2, PIR = map(register_id, ("MIDR_EL1", "CTR_EL0", "TCR2_EL1", "PIR_EL1"))
