@@ -87,7 +87,7 @@ def write_record(connection: Connection, name: str, *, force: bool = False) -> s
     if not guest.needs_gic:
         return "not-needed"
     process = find_process(guest.name, guest.uuid)
-    if not force and _is_of(guest.host_record or guest.record, process):
+    if not force and _is_of(guest.host_record or guest.record, guest, process):
         return "kept"
     booted_here = force or origin_of(domain, guest, process).origin is Origin.BOOTED_HERE
     if not booted_here and guest.record is None:
@@ -126,12 +126,15 @@ def origin_of(domain: Any, guest: Domain, process: QEMUProcess | None) -> Told:
     )
 
 
-def _is_of(element: RecordElement | None, process: QEMUProcess | None) -> bool:
-    """Whether a record was written for this very QEMU."""
+def _is_of(element: RecordElement | None, guest: Domain, process: QEMUProcess | None) -> bool:
+    """Whether a record was written for this domain and this very QEMU."""
+    if element is None or process is None:
+        return False
     try:
-        return element is not None and process is not None and read_record(element).process == process.identity
+        record = read_record(element)
     except RecordError:
         return False
+    return (record.uuid, record.process) == (guest.uuid, process.identity)
 
 
 def _says(element: RecordElement, record: ABIRecord) -> bool:
