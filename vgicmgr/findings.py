@@ -312,7 +312,7 @@ _ENTRIES = (
     ),
     Entry(
         "not-migratable", _ERROR, (Stage.ARRIVAL, Stage.DEPARTURE),
-        "QEMU blocks the migration of a guest with MTE, EL2 or a GICv5",
+        "QEMU blocks the migration of the guest, as of any with MTE, EL2 or a GICv5",
     ),
     Entry(
         "its-save", _ERROR, (Stage.DEPARTURE,),

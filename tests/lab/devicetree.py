@@ -12,9 +12,14 @@ _TOKEN = 4
 def without(blob: bytes, node: str, name: str) -> bytes:
     """The tree without a property of the nodes of a name (what stands before ``@``); raises ValueError where there is
     none. In its place there are NOPs, so that nothing moves.
+
+    Room at its end, of which QEMU leaves much, is cut off: a kernel takes no tree above 2 MiB (Linux,
+    Documentation/arch/arm64/booting.rst), and QEMU doubles what it is given.
     """
-    _, _, at, strings = struct.unpack_from(">4I", blob)
-    tree = bytearray(blob)
+    _, _, at, strings, _, _, _, _, strings_size, structure_size = struct.unpack_from(">10I", blob)
+    size = max(at + structure_size, strings + strings_size)
+    tree = bytearray(blob[:size])
+    struct.pack_into(">I", tree, 4, size)
     path: list[str] = []
     found = False
     while True:

@@ -95,7 +95,8 @@ def test_a_panic_is_reported_soon_with_the_console(lab_host: LabHost) -> None:
     ("name", "has", "lacks"),
     [
         ("trixie", ("ITS@", "VHE mode", "PMU driver"), ("arm-smmu-v3",)),
-        ("gicv2", ("Hyp nVHE mode",), ("GICv3",)),
+        ("gicv2", ("Hyp nVHE mode", "vgic interrupt"), ("GICv3",)),
+        ("no-vgic", ("Hyp nVHE mode",), ("GICv3", "vgic interrupt")),
         ("no-its", ("GICv3",), ("ITS@",)),
         ("no-pmu", ("GICv3",), ("PMU driver",)),
         ("a53", ("IPA Size Limit: 40 bits", "Hyp nVHE mode"), ()),

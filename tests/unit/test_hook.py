@@ -208,7 +208,8 @@ class TestLetThrough:
         assert host.log == [
             (
                 syslog.LOG_WARNING,
-                f"prepare domain='web1' uuid='{UUID}' decision=warned warned=cpu-types-mixed: an old kernel [cpu-types-mixed]",
+                f"prepare domain='web1' uuid='{UUID}' decision=warned warned=cpu-types-mixed: "
+                "an old kernel [cpu-types-mixed]",
             )
         ]
 

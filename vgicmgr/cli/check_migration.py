@@ -41,6 +41,13 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
     )
     parser.add_argument("--xml", metavar="FILE", help="the domain XML that belongs to a record in a file")
     parser.add_argument("--connect", metavar="URI", default="qemu:///system", help="libvirt's (default: %(default)s)")
+    parser.add_argument(
+        "--ask-qemu",
+        action="store_true",
+        help="ask the running guest's QEMU, too, whether it lets the guest leave: by libvirt's monitor passthrough, "
+        "which marks the domain as tainted",
+    )
+    parser.add_argument("--qmp", metavar="SOCKET", help="ask it by this monitor: a UNIX socket's path, or HOST:PORT")
     parser.add_argument("--explain", action="store_true", help="show each register that the two sides differ in")
     parser.set_defaults(run=run)
 
@@ -50,18 +57,21 @@ def run(options: Namespace) -> int:
     from vgicmgr.findings import Verdict
     from vgicmgr.guest.resolve import resolve
     from vgicmgr.migration.arrival import judge_arrival
+    from vgicmgr.migration.departure import not_migratable
 
     guest, record = _guest(options)
-    if options.source:
-        source = _host(options.source)
-        record = _from_source(guest or _domain_of(record, source), record, source)
     host = _host(options.to)
     domain = guest or _domain_of(record, host)
     resolution = resolve(domain, host)
-    verdict = Verdict((*judge_arrival(domain, record, host).findings, *_assigned(options, resolution)))
+    blocked = any(not_migratable(resolution))  # of such vCPUs documents need not tell
+    if options.source and not blocked:
+        source = _host(options.source)
+        record = _from_source(guest or _domain_of(record, source), record, source)
+    arrival = judge_arrival(domain, record, host)
+    verdict = Verdict((*arrival.findings, *_blocked_by_qemu(options), *_assigned(options, resolution)))
     for finding in verdict.findings:
         print(f"{finding.severity.value}: {finding}")
-    if options.explain:
+    if options.explain and not blocked:
         explain(record, resolution, host)
     print(f"the guest {'would' if verdict.ok else 'would not'} arrive on the host with Linux {host.kernel}")
     return 0 if verdict.ok else 1
@@ -83,6 +93,25 @@ def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost"
         if destination is None:
             raise CannotTell("by its document, the guest cannot run on the host that it is said to be on")
         return after_move(record, replace(record, registers=destination.first_values()))
+
+
+def _blocked_by_qemu(options: Namespace) -> "Iterable[Finding]":
+    """What the QEMU of the running guest says, where it is to be asked."""
+    from vgicmgr.migration.departure import blocked_by_qemu
+
+    if options.qmp:
+        from vgicmgr.qemu.running import ask_socket_blocked_reasons
+
+        return blocked_by_qemu(ask_socket_blocked_reasons(options.qmp))
+    if not options.ask_qemu:
+        return ()
+    if is_file(options.guest, options):
+        raise CannotTell("the guest of a record in a file has no QEMU to ask", "name its monitor: --qmp SOCKET")
+    from vgicmgr.domain.connection import connect
+    from vgicmgr.qemu.running import ask_domain_blocked_reasons
+
+    with connect(options.connect, read_only=False) as connection:
+        return blocked_by_qemu(ask_domain_blocked_reasons(connection.running_domain(options.guest)))
 
 
 def _assigned(options: Namespace, resolution: "Resolution") -> "Iterable[Finding]":
@@ -142,7 +171,8 @@ def _guest(options: Namespace) -> "tuple[Domain | None, ABIRecord]":
         if options.xml is not None:
             return read_domain(read_file(options.xml)), record
         print(
-            "vgicmgr: without --xml the guest is taken for one of 1 GiB and no devices besides what its record says",
+            "vgicmgr: without --xml the guest is taken for one of 1 GiB, with ACPI and without devices, besides what "
+            "its record says",
             file=sys.stderr,
         )
         return None, record
@@ -159,9 +189,11 @@ def _guest(options: Namespace) -> "tuple[Domain | None, ABIRecord]":
 def _domain_of(record: "ABIRecord", host: "DocumentedHost") -> "Domain":
     """What the record alone says of the domain: features that it does not have are off, the memory is the least.
 
-    A guest without a PMU may have been booted where KVM has none; newer QEMUs have nothing to switch off there.
+    A guest without a PMU may have been booted where KVM has none; newer QEMUs have nothing to switch off there. Whether
+    there is ACPI the record does not say: most guests have it, and it is what does not fit smaller pages.
     """
     from vgicmgr.domain.domain import CpuFeature, Domain
+    from vgicmgr.kvm.registers import register_id
 
     without_pmu = "KVM_ARM_VCPU_PMU_V3" not in record.features and host.capability("KVM_CAP_ARM_PMU_V3")
     options = []
@@ -169,6 +201,8 @@ def _domain_of(record: "ABIRecord", host: "DocumentedHost") -> "Domain":
         options.append(f"its={'off' if record.gits_iidr is None else 'on'}")
     if "KVM_ARM_VCPU_HAS_EL2" in record.features:
         options.append("virtualization=on")
+    if (record.value(register_id("ID_AA64PFR1_EL1")) or 0) >> 8 & 0xF:  # MTE: 0 without KVM_CAP_ARM_MTE
+        options.append("mte=on")
 
     def feature(name: str, *, on: bool) -> CpuFeature:
         return CpuFeature(name, "require" if on else "disable")
@@ -195,6 +229,7 @@ def _domain_of(record: "ABIRecord", host: "DocumentedHost") -> "Domain":
             *(() if record.steal_time else (feature("kvm-steal-time", on=False),)),
         ),
         qemu_arguments=("-machine", ",".join(options)) if options else (),
+        acpi=True,
     )
 
 

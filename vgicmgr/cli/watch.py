@@ -86,7 +86,7 @@ def _next(guests: "Guests", libvirt: "Libvirt", events: "Events") -> "Iterator[E
 
     from vgicmgr.watch.events import Failed, Lifecycle
     from vgicmgr.watch.guests import FAILED
-    from vgicmgr.watch.sources import judge_anew
+    from vgicmgr.watch.sources import rejudge
 
     try:
         event = events.get(timeout=LOOK_SECONDS)
@@ -97,7 +97,7 @@ def _next(guests: "Guests", libvirt: "Libvirt", events: "Events") -> "Iterator[E
         return
     if isinstance(event, Lifecycle):
         operation = guests.unjudged(event)
-        if operation and (xml := libvirt.xml(event.guest)) and (decision := judge_anew(event.guest, xml, operation)):
+        if operation and (xml := libvirt.xml(event.guest)) and (decision := rejudge(event.guest, xml, operation)):
             yield decision
         if (event.event, event.detail) == FAILED:
             event = Failed(event.time, event.guest, libvirt.complaint(event.guest))

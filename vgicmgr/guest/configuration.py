@@ -82,3 +82,5 @@ class VGICConfiguration:
     in_kernel: bool = True
     target: str = ""
     psci_version: int | None = None
+    mte: bool = False
+    """Whether QEMU enables KVM_CAP_ARM_MTE, with which the vCPUs have memory tags."""

@@ -2,8 +2,8 @@
 
 Sources: QEMU's ``accel/kvm/kvm-all.c``, ``target/arm/kvm.c``, ``hw/arm/virt.c`` and ``hw/intc/arm_gic*_kvm.c``;
 ``tests/lab/test_plan.py`` holds the plan against what QEMU really calls. Not in it are what QEMU only asks
-(KVM_HAS_DEVICE_ATTR …), the capabilities it enables, guest memory and what needs that (KVM_ARM_VCPU_PVTIME_IPA),
-registers, and what comes after the machine is made.
+(KVM_HAS_DEVICE_ATTR …), capabilities it enables for its own sake, guest memory and what needs that
+(KVM_ARM_VCPU_PVTIME_IPA), registers, and what comes after the machine is made.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,6 +25,16 @@ class CreateVM:
 
     def __str__(self) -> str:
         return f"KVM_CREATE_VM with an IPA size of {self.ipa_bits or 40} bits"
+
+
+@dataclass(frozen=True)
+class EnableCapability:
+    """KVM_ENABLE_CAP of ``capability`` (KVM_CAP_*), one by which the guest's vCPUs change."""
+
+    capability: str
+
+    def __str__(self) -> str:
+        return f"KVM_ENABLE_CAP {self.capability}"
 
 
 @dataclass(frozen=True)
@@ -160,17 +170,15 @@ class AddVFIOFile:
         return f"KVM_SET_DEVICE_ATTR of {vfio.DEVICE_TYPE}: {vfio.FILE_ADD} = {self.file}"
 
 
+VCPUCall = InitVCPU | SetVectorLengths | FinalizeVCPU | SetPSCIVersion | GetRegisterList | SetVCPUAttribute
+"""A call on a vCPU that there is."""
 Call = (
     CreateVM
+    | EnableCapability
     | CreateVCPU
-    | InitVCPU
-    | SetVectorLengths
-    | FinalizeVCPU
-    | SetPSCIVersion
-    | GetRegisterList
+    | VCPUCall
     | CreateDevice
     | SetDeviceAttribute
-    | SetVCPUAttribute
     | CreateIRQChip
     | SetDeviceAddress
     | AddVFIOFile
@@ -195,6 +203,8 @@ def call_plan(
     return (
         CreateVM(configuration.ipa_bits),
         *([CreateIRQChip()] if legacy and configuration.in_kernel else []),
+        # before any vCPU, after which the kernel refuses it (machvirt_init, kvm_arm_enable_mte)
+        *([EnableCapability("KVM_CAP_ARM_MTE")] if configuration.mte else []),
         *(call for number in chosen for call in _vcpu(configuration, number, register_list=register_list)),
         *_controller(configuration, chosen, legacy=legacy),
     )

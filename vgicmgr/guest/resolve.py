@@ -148,7 +148,8 @@ def _on_virt(draft: _Draft, host: "HostFacts", qemu: "QEMUFacts", wished: "Wishe
         ipa_bits=ipa_bits,
     )
     _decide_addresses(configuration, wished, Source.MACHINE, notes)
-    draft.configuration = replace(configuration, in_kernel=machine.in_kernel, vfio_files=files)
+    mte = machine.kvm and machine.properties.mte
+    draft.configuration = replace(configuration, in_kernel=machine.in_kernel, vfio_files=files, mte=mte)
 
 
 def _by_map(draft: _Draft, host: "HostFacts", address_map: AddressMap, wished: "Wishes | None", notes: Notes) -> None:

@@ -16,6 +16,7 @@ from vgicmgr.guest.plan import (
     CreateIRQChip,
     CreateVCPU,
     CreateVM,
+    EnableCapability,
     FinalizeVCPU,
     GetRegisterList,
     InitVCPU,
@@ -24,7 +25,9 @@ from vgicmgr.guest.plan import (
     SetPSCIVersion,
     SetVCPUAttribute,
     SetVectorLengths,
+    VCPUCall,
 )
+from vgicmgr.host.counter import Measurement
 from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.descriptor import Descriptor
@@ -60,6 +63,8 @@ class ScratchVM:
         self.error: KvmError | None = None
         self.register_list: tuple[int, ...] = ()
         """The ids of the first vCPU's registers that QEMU carries in its list, ascending, once the plan has asked."""
+        self.counter: Measurement | None = None
+        """Of that vCPU's counter: begun when its list is taken, so that whatever is made and asked next counts."""
         self._system, self._host = system, host
         self._descriptors = ExitStack()
         self._vm: VM | None = None
@@ -128,31 +133,41 @@ class ScratchVM:
             case CreateVM():
                 vm = (self._host and self._host.take_vm(call.ipa_bits)) or self._system.create_vm(call.ipa_bits)
                 self._vm = self._descriptors.enter_context(vm)
+            case EnableCapability():
+                self.vm().enable_capability(call.capability)
             case CreateVCPU():
                 self._vcpus[call.vcpu] = self._descriptors.enter_context(self.vm().create_vcpu(call.vcpu))
-            case InitVCPU():
-                target = getattr(uapi, call.target) if call.target else self.vm().preferred_target()
-                self.vcpu(call.vcpu).init(target, call.features)
-            case SetVectorLengths():
-                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM64_SVE_VLS, sve_vls(call.lengths))
-            case FinalizeVCPU():
-                self.vcpu(call.vcpu).finalize(call.feature)
-            case SetPSCIVersion():
-                self.vcpu(call.vcpu).set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
-            case GetRegisterList():
-                self.register_list = tuple(sorted(filter(migrates_in_list, self.vcpu(call.vcpu).register_ids())))
+            case CreateIRQChip():
+                self.vm().create_irqchip()
             case CreateDevice():
                 fd = self.vm().create_device(call.device_type)
                 self._devices[call.device_type] = self._descriptors.enter_context(Descriptor(fd))
             case SetDeviceAttribute():
                 device = self.device(call.device_type)
                 device.set_attribute(*_by_base(device, call.attribute, *_fields(call.value)))
-            case SetVCPUAttribute():
-                self.vcpu(call.vcpu).set_attribute(call.attribute, *_fields(call.value))
-            case CreateIRQChip():
-                self.vm().create_irqchip()
             case SetDeviceAddress():
                 self.vm().set_device_address(call.address_type, call.address)
+            case AddVFIOFile():
+                pass  # no VFIO file is opened
+            case _:
+                self._carry_out_on(self.vcpu(call.vcpu), call)
+
+    def _carry_out_on(self, vcpu: VCPU, call: VCPUCall) -> None:
+        match call:
+            case InitVCPU():
+                target = getattr(uapi, call.target) if call.target else self.vm().preferred_target()
+                vcpu.init(target, call.features)
+            case SetVectorLengths():
+                vcpu.set_register(uapi.KVM_REG_ARM64_SVE_VLS, sve_vls(call.lengths))
+            case FinalizeVCPU():
+                vcpu.finalize(call.feature)
+            case SetPSCIVersion():
+                vcpu.set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
+            case GetRegisterList():
+                self.register_list = tuple(sorted(filter(migrates_in_list, vcpu.register_ids())))
+                self.counter = Measurement(vcpu)
+            case SetVCPUAttribute():
+                vcpu.set_attribute(call.attribute, *_fields(call.value))
 
 
 def rehearse(plan: Sequence[Call], system: System) -> ScratchVM:
@@ -200,8 +215,9 @@ _CREATE_DEVICE = {
 def _name_and_remedy(call: Call, number: int) -> tuple[str, str]:
     """The finding's name, by what was to be brought up, and what to do about this errno there."""
     match call:
-        case CreateVM():
-            return "vm-refused", _LARGER_IPA if number == errno.EINVAL else _SEE_CHECK_HOST
+        case CreateVM() | EnableCapability():
+            too_large = isinstance(call, CreateVM) and number == errno.EINVAL
+            return "vm-refused", _LARGER_IPA if too_large else _SEE_CHECK_HOST
         case CreateVCPU():
             return "vcpu-refused", "set <vcpu> to less, or use a host with a larger KVM_CAP_MAX_VCPUS"
         case InitVCPU() if call.target:

@@ -14,41 +14,63 @@ _WAIT = 0.02
 _LONGEST_WAIT = 0.64
 _PRECISION = 1e-3
 _READINGS = 5
+_SECOND = 1_000_000_000
 _UNIT = 10_000
 """In Hz: what the kernel log's line is precise to."""
 TOLERANCE = 5e-3
 """How far two measurements of one frequency may be apart; known frequencies differ by more (120 and 122 MHz)."""
 
 
-def measure(
-    vcpu: VCPU,
-    told: int | None = None,
-    *,
-    clock: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
-    sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """The frequency in Hz: ``told``, what the kernel log says, where it agrees with the counter; else as measured.
+class Measurement:
+    """A measurement that has begun: what is done between its two readings is time that nobody waits for.
 
-    Raises :class:`~vgicmgr.kvm.errors.KvmError`.
+    Until the second one, KVM_REG_ARM_TIMER_CNT must not be written.
     """
-    wait = _WAIT
-    before, start, unsure_before = _reading(vcpu, clock)
-    while True:
-        sleep(wait)
-        after, end, unsure_after = _reading(vcpu, clock)
-        elapsed = max(end - start, 1)
-        if (unsure_before + unsure_after) / elapsed < _PRECISION or wait >= _LONGEST_WAIT:
-            break
-        wait *= 2
-    measured = round((after - before & _ALL_BITS) * 1_000_000_000 / elapsed)
-    if told and same_frequency(told, measured):
-        return told
-    return round(measured / _UNIT) * _UNIT or measured
+
+    def __init__(
+        self,
+        vcpu: VCPU,
+        *,
+        clock: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take the first reading; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
+        self._vcpu, self._clock, self._sleep = vcpu, clock, sleep
+        self._before, self._start, self._unsure = _reading(vcpu, clock)
+
+    def frequency(self, told: int | None = None) -> int:
+        """In Hz: ``told``, what the kernel log says, where it agrees with the counter; else as measured.
+
+        Sleeps as long as the two readings are too near to each other. Raises :class:`~vgicmgr.kvm.errors.KvmError`.
+        """
+        wait = _WAIT
+        while True:
+            if (missing := wait - (self._clock() - self._start) / _SECOND) > 0:
+                self._sleep(missing)
+            after, end, unsure = _reading(self._vcpu, self._clock)
+            elapsed = max(end - self._start, 1)
+            if (self._unsure + unsure) / elapsed < _PRECISION or wait >= _LONGEST_WAIT:
+                break
+            wait *= 2
+        measured = round((after - self._before & _ALL_BITS) * _SECOND / elapsed)
+        if told and same_frequency(told, measured):
+            return told
+        return round(measured / _UNIT) * _UNIT or measured
+
+
+def measure(vcpu: VCPU, told: int | None = None) -> int:
+    """The frequency as :class:`Measurement` tells it, with nothing done meanwhile."""
+    return Measurement(vcpu).frequency(told)
 
 
 def same_frequency(one: int, other: int) -> bool:
     """Whether two frequencies are one, measured twice."""
     return abs(one - other) <= TOLERANCE * max(one, other)
+
+
+def megahertz(frequency: int) -> str:
+    """As the kernel log shows a frequency (``drivers/clocksource/arm_arch_timer.c``, arch_timer_banner)."""
+    return f"{frequency // 1_000_000}.{frequency // _UNIT % 100:02} MHz"
 
 
 def _reading(vcpu: VCPU, clock: Callable[[], int]) -> tuple[int, int, int]:

@@ -300,6 +300,10 @@ class DocumentedVCPU:
         """As many as ``wanted``, or where that is more than the kernel takes, its own number."""
         return wanted if self.model.pmu_counters is None else min(wanted, self.model.pmu_counters)
 
+    def counter_frequency(self) -> int | None:
+        """As the host's."""
+        return self.host.counter_frequency
+
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""
         return self.gic.icc_ctlr_el1 if isinstance(self.gic, GICv3) else None

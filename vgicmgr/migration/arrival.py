@@ -16,7 +16,10 @@ from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import gicregs
 from vgicmgr.kvm.refusal import Refusal
 from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_name
+from vgicmgr.migration.clock import counter_frequency
+from vgicmgr.migration.departure import not_migratable
 from vgicmgr.migration.destination import Destination, open_destination
+from vgicmgr.migration.pages import page_sizes
 from vgicmgr.migration.record import ABIRecord, as_migrated
 from vgicmgr.qemu.registers import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
@@ -71,6 +74,8 @@ def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdi
     if why := _other_boot(domain, record):
         return _without_record(domain, host, why)
     resolution = resolve(domain, host)
+    if blocked := tuple(not_migratable(resolution)):  # whatever its registers are, they are never sent
+        return Verdict((*resolution.findings, *blocked, *_assigned(resolution, host)))
     with open_destination(resolution, host) as (destination, refusals):
         found = [*resolution.findings, *refusals, *_assigned(resolution, host)]
         if destination is not None:  # else QEMU ends before it loads anything
@@ -85,6 +90,7 @@ def _compare(
     if (configuration := resolution.configuration) is None:
         return
     yield from _machine(record, resolution, configuration, host)
+    yield from counter_frequency(record, destination)  # before the counter itself is written
     yield from _registers(record, resolution, destination)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)
@@ -115,7 +121,7 @@ def _without_record(domain: Domain, host: "HostFacts", why: Finding) -> Verdict:
     if not domain.needs_gic:
         return Verdict()
     resolution = resolve(domain, host)
-    return Verdict((*resolution.findings, *_assigned(resolution, host), why))
+    return Verdict((*resolution.findings, *not_migratable(resolution), *_assigned(resolution, host), why))
 
 
 def _assigned(resolution: Resolution, host: "HostFacts") -> tuple[Finding, ...]:
@@ -325,22 +331,8 @@ def _its(record: ABIRecord, destination: Destination) -> Iterator[Finding]:
 def _machine(
     record: ABIRecord, resolution: Resolution, configuration: "VGICConfiguration", host: "HostFacts"
 ) -> Iterator[Finding]:
-    if record.steal_time and not configuration.steal_time:
-        yield finding(
-            "steal-time",
-            "the guest was booted with stolen time, which QEMU does not give it here (KVM_CAP_STEAL_TIME), so that its "
-            "memory region 'pvtime' is unknown",
-            f"boot the guest with {_NO_STEAL_TIME}",
-        )
-    elif record.steal_time:
-        size, before = (_pvtime_size(record.vcpus, page) for page in (host.page_size, record.page_size))
-        if size != before:
-            yield finding(
-                "steal-time",
-                f"the guest's region of stolen time has {before} bytes, and QEMU makes one of {size} here, since the "
-                "hosts' page sizes differ",
-                f"boot the guest with {_NO_STEAL_TIME}, or use a host with pages of {record.page_size >> 10} KiB",
-            )
+    if resolution.machine is not None:
+        yield from page_sizes(record, resolution.machine.properties, configuration, host)
     if record.sve != configuration.sve_vector_lengths:
         yield _sve_finding(record, configuration.sve_vector_lengths)
     guests, mine = (_high_regions(resolution, bits) for bits in (record.ipa_bits, host.ipa_bits))
@@ -352,10 +344,6 @@ def _machine(
             "(KVM_CAP_ARM_VM_IPA_SIZE)",
             f"use a host with {record.ipa_bits} bits, or boot the guest anew here",
         )
-
-
-_NO_STEAL_TIME = "the CPU property kvm-steal-time=off (<qemu:commandline>)"
-"""libvirt 9.0 and 11.3 know no CPU feature of that name."""
 
 
 def _high_regions(resolution: Resolution, ipa_bits: int) -> tuple[tuple[str, int], ...]:
@@ -384,11 +372,6 @@ def _sve_finding(record: ABIRecord, lengths: tuple[int, ...]) -> Finding:
 
 def _bits(lengths: Sequence[int]) -> str:
     return f"{', '.join(map(str, lengths))} bits" if lengths else "none"
-
-
-def _pvtime_size(vcpus: int, page_size: int) -> int:
-    """Bytes of the region ``pvtime``: 64 for each vCPU, in whole pages of the host (hw/arm/virt.c)."""
-    return -(-vcpus * 64 // page_size) * page_size
 
 
 def _names(numbers: Sequence[int]) -> str:

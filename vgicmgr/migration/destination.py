@@ -48,6 +48,12 @@ class Destination(Protocol):
     def pmu_counters(self, wanted: int) -> int:
         """How many event counters a guest has there that comes with this many (PMCR_EL0.N)."""
 
+    def counter_frequency(self) -> int | None:
+        """How fast the guest's counter ticks there, in Hz; None where the host does not tell.
+
+        To be asked before anything is written.
+        """
+
     def icc_ctlr_el1(self) -> int | None:
         """ICC_CTLR_EL1 of a GICv3."""
 
@@ -128,6 +134,10 @@ class ScratchDestination:
     def first_values(self) -> tuple[tuple[int, int], ...]:
         """Those registers, with their values before anything was written."""
         return tuple(self._values.items())
+
+    def counter_frequency(self) -> int | None:
+        """As measured since the vCPU was brought up; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
+        return self._scratch.counter.frequency() if self._scratch.counter else None
 
     def gicd_iidr(self) -> int | None:
         """GICD_IIDR; None where QEMU emulates the GIC."""

@@ -6,12 +6,15 @@ Registers and register-like numbers are hexadecimal strings, since JSON readers 
 from typing import Any
 
 from vgicmgr.errors import RecordError
+from vgicmgr.host.counter import megahertz
 from vgicmgr.kvm.idregs import decode
 from vgicmgr.kvm.registers import register_id, register_name
-from vgicmgr.migration.record import ABIRecord
+from vgicmgr.migration.record import MAX_FREQUENCY, ABIRecord
 
 KIND = "vgicmgr ABI record"
 VERSION = 1
+_LATER = ("counter_frequency",)
+"""What the first documents of this version do not have."""
 _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 
 
@@ -37,7 +40,11 @@ def from_document(document: Any) -> ABIRecord:
     if document.get("version") != VERSION:
         raise RecordError(f"the ABI record's document is not of version {VERSION}")
     try:
-        members: dict[str, Any] = {member: document[member] for member in ABIRecord.__match_args__}
+        members: dict[str, Any] = {
+            member: document[member]
+            for member in ABIRecord.__match_args__
+            if member not in _LATER or member in document
+        }
         for name in _HEX:
             if members[name] is not None:
                 members[name] = int(members[name], 16)
@@ -46,6 +53,9 @@ def from_document(document: Any) -> ABIRecord:
         members["registers"] = tuple(
             sorted((register_id(name), int(value, 16)) for name, value in members["registers"].items())
         )
+        frequency = members.get("counter_frequency")
+        if frequency is not None and not (type(frequency) is int and 0 < frequency <= MAX_FREQUENCY):
+            raise ValueError
         return ABIRecord(**members)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RecordError("the ABI record's document is not as its schema has it") from None
@@ -64,6 +74,7 @@ def render(record: ABIRecord) -> str:
         f"ITS        GITS_IIDR {record.gits_iidr:#x}, GITS_TYPER {record.gits_typer:#x}"
         if record.gits_iidr is not None
         else "ITS        none",
+        f"counter    {megahertz(record.counter_frequency) if record.counter_frequency else 'not known'}",
         f"registers  {len(record.registers)}",
     ]
     for number, value in record.registers:

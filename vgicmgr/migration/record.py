@@ -3,8 +3,9 @@
 One element of a namespace of its own (libvirt keeps one element a namespace in ``<metadata>``); ``xml/record.rng`` is
 its schema. A guest that has moved has a second one, of the host that it moved to (:class:`RecordKind`). The text is the
 registers: their ids in ascending order, then their values, 64 bits each and little-endian, compressed by zlib, in
-base64. ``checksum`` is the SHA-256 of all the rest, so that an editor's slip is noticed; it protects from nobody who
-means harm, which is why whoever reads a record believes no register that the kernel has not taken.
+base64. ``checksum`` is the SHA-256 of all the rest but what came later (``_UNCHECKED``), so that an editor's slip is
+noticed; it protects from nobody who means harm, which is why whoever reads a record believes no register that the
+kernel has not taken.
 
 Pure: values in, values out.
 """
@@ -20,6 +21,7 @@ from struct import Struct
 from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.domain.domain import ABI_ELEMENT, ABI_HOST, ABI_RECORD, Domain, RecordElement
 from vgicmgr.errors import RecordError
+from vgicmgr.host.counter import same_frequency
 from vgicmgr.kvm import uapi
 
 try:
@@ -49,6 +51,10 @@ VERSION = 1
 
 MAX_REGISTERS = 4096
 """The longest list that is read; Linux 7.2 lists some 300 and no kernel 1000."""
+_UNCHECKED = ("counter-frequency",)
+"""Attributes that came later, and are left out of the checksum: a reader that does not know them computes the same."""
+MAX_FREQUENCY = 100_000_000_000
+"""The fastest counter that is believed, in Hz; the architecture's is 1 GHz."""
 _MAX_ENCODED = 128 << 10
 _MAX_TEXT = 256
 _UINT64 = 1 << 64
@@ -82,6 +88,8 @@ class ABIRecord:
     gits_iidr: int | None
     gits_typer: int | None
     registers: tuple[tuple[int, int], ...]
+    counter_frequency: int | None = None
+    """Of the counter that the guest reads, in Hz; None where nobody has measured it (a record of an older vgicmgr)."""
 
     def value(self, register_id: int) -> int | None:
         """The first value of a register, if the guest has it."""
@@ -133,7 +141,14 @@ def same_guest(a: ABIRecord, b: ABIRecord) -> bool:
 
     def seen(record: ABIRecord) -> ABIRecord:
         registers = tuple((number, value) for number, value in record.registers if number not in _COUNTERS)
-        return replace(record, time="", kernel="", qemu="", libvirt="", registers=registers)
+        return replace(
+            record, time="", kernel="", qemu="", libvirt="", registers=registers, counter_frequency=frequency(record)
+        )
+
+    def frequency(record: ABIRecord) -> int | None:
+        """Measured twice, one frequency may come out as two."""
+        one, other = record.counter_frequency, a.counter_frequency
+        return other if one and other and same_frequency(one, other) else one
 
     return seen(a) == seen(b)
 
@@ -171,6 +186,9 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
         gits_iidr=_hexadecimal(attributes, "gits-iidr", 32) if its else None,
         gits_typer=_hexadecimal(attributes, "gits-typer", 64) if its else None,
         registers=_unpacked(text),
+        counter_frequency=_number(attributes, "counter-frequency", least=1, most=MAX_FREQUENCY)
+        if "counter-frequency" in attributes
+        else None,
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(
@@ -203,7 +221,8 @@ _FEATURE = "KVM_ARM_VCPU_"
 
 
 def _checksum(record: ABIRecord) -> str:
-    lines = "".join(f"{name}={value}\n" for name, value in _attributes(record).items())
+    checked = {name: value for name, value in _attributes(record).items() if name not in _UNCHECKED}
+    lines = "".join(f"{name}={value}\n" for name, value in checked.items())
     digest: str = _sha256(lines.encode() + _packed(record.registers)).hexdigest()
     return digest
 

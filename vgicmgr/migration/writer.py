@@ -43,6 +43,9 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
         if destination is None or configuration is None:
             errors = [found for found in (*resolution.findings, *refusals) if found.severity is Severity.ERROR]
             raise RecordError(f"no record can be taken: {'; '.join(found.evidence for found in errors)}")
+        if resolution.machine is not None and (unread := resolution.machine.arguments.unread):
+            options = ", ".join(f"-{option}" for option in unread)
+            raise RecordError(f"no record can be taken: {options} may change the vCPUs in ways that are not known")
         return ABIRecord(
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             kernel=host.kernel,
@@ -61,6 +64,7 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             gits_iidr=destination.gits_iidr(),
             gits_typer=destination.gits_typer(),
             registers=destination.first_values(),
+            counter_frequency=destination.counter_frequency(),
         )
 
 

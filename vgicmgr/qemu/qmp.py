@@ -72,7 +72,7 @@ class CommandFailed(MonitorError):
 
     def __init__(self, monitor: str, command: str, error_class: str, description: str) -> None:
         self.command, self.error_class, self.description = command, error_class, description
-        super().__init__(f"{monitor}: {command}: {error_class}: {_one_line(description)}")
+        super().__init__(f"{monitor}: {command}: {error_class}: {one_line(description)}")
 
 
 class Monitor(Protocol):
@@ -335,7 +335,7 @@ class _LibvirtMonitor:
     def _refusal(self, error: Any, command: str) -> MonitorError:
         import libvirt
 
-        said = f"{self.name}: {command}: {_one_line(str(error))}"
+        said = f"{self.name}: {command}: {one_line(str(error))}"
         match error.get_error_code():
             case libvirt.VIR_ERR_OPERATION_TIMEOUT:
                 return MonitorBusy(said, "another libvirt job holds the domain's monitor; try again when it is over")
@@ -378,5 +378,6 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode() if text.isprintable() else ascii(text)[1:-1]
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """What a monitor said, fit to be shown."""
     return _printable(" ".join(text.split()))[:500]

@@ -32,6 +32,7 @@ from vgicmgr.qemu.qmp import (
     MonitorSilent,
     is_path,
     libvirt_monitor,
+    one_line,
     socket_monitor,
 )
 from vgicmgr.qemu.virt import MemoryRegion
@@ -151,6 +152,37 @@ def ask_socket(address: str, *, seconds: float = SECONDS) -> RunningMachine:
 def ask_domain(domain: Any, *, seconds: float = SECONDS) -> RunningMachine:
     """:func:`ask_running` by libvirt (:func:`~vgicmgr.qemu.qmp.libvirt_monitor`), for who has no event loop."""
     return asyncio.run(ask_running(libvirt_monitor(domain, seconds=seconds), exchange=domain_folder(domain)))
+
+
+async def blocked_reasons(monitor: Monitor) -> tuple[str, ...]:
+    """Why the QEMU behind this monitor does not migrate its guest now, in its own words; none where it would.
+
+    ``query-migrate`` has them since QEMU 6.0 (qapi/migration.json, MigrationInfo). Raises
+    :class:`~vgicmgr.qemu.qmp.MonitorError`.
+    """
+    reply = await monitor.execute("query-migrate")
+    reasons = reply.get("blocked-reasons", []) if isinstance(reply, dict) else None
+    if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+        raise MonitorGarbled(f"{monitor.name}: query-migrate: not what QEMU answers to this")
+    return tuple(map(one_line, reasons[:_MOST_REASONS]))
+
+
+_MOST_REASONS = 64
+
+
+def ask_socket_blocked_reasons(address: str, *, seconds: float = SECONDS) -> tuple[str, ...]:
+    """:func:`blocked_reasons` over a QMP socket (:func:`~vgicmgr.qemu.qmp.socket_monitor`)."""
+
+    async def ask() -> tuple[str, ...]:
+        async with socket_monitor(address, seconds=seconds) as monitor:
+            return await blocked_reasons(monitor)
+
+    return asyncio.run(ask())
+
+
+def ask_domain_blocked_reasons(domain: Any, *, seconds: float = SECONDS) -> tuple[str, ...]:
+    """:func:`blocked_reasons` by libvirt (:func:`~vgicmgr.qemu.qmp.libvirt_monitor`)."""
+    return asyncio.run(blocked_reasons(libvirt_monitor(domain, seconds=seconds)))
 
 
 def socket_folder(address: str) -> Path | None:

@@ -157,7 +157,7 @@ def journal(events: Events) -> Iterator[bool]:
             reader.join(RETRY_SECONDS)
 
 
-def judge_anew(guest: str, xml: bytes, operation: str) -> Decision | None:
+def rejudge(guest: str, xml: bytes, operation: str) -> Decision | None:
     """What the hook would decide; None about a guest that it has nothing to decide of."""
     try:
         domain = read_domain(xml)

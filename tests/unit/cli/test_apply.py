@@ -105,6 +105,31 @@ def test_the_answer_decides(
     assert len(libvirt.defined) == (status == 0)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_definition_that_was_changed_meanwhile_is_not_undone(
+    libvirt: Libvirt,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    asked: bool,
+) -> None:
+    def change(_question: str = "") -> str:
+        libvirt.xml = WISHES.replace(b">1</vcpu>", b">2</vcpu>")
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", change)
+    if not asked:
+        monkeypatch.setattr("vgicmgr.cli.apply.difference", lambda *_: change())
+    assert main(command if asked else [*command, "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "has changed the definition since it was read" in said
+    assert "run it again" in said
+    assert libvirt.defined == []
+    assert not (tmp_path / "old").exists()
+
+
 def test_nobody_to_ask(libvirt: Libvirt, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 2
     assert "use --yes" in capsys.readouterr().err

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vgicmgr.qemu.rules import Rules
 
 from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, HostKind
 from tests.fakes.registers import Register
@@ -19,6 +18,7 @@ from vgicmgr.host.documented import Program
 from vgicmgr.kvm.registers import register_id
 from vgicmgr.migration.document import to_document
 from vgicmgr.migration.record import ABIRecord
+from vgicmgr.qemu.rules import Rules
 
 SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
 """With one set of vCPU features only, whose document is soon made."""

@@ -7,9 +7,9 @@ import syslog
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from vgicmgr.qemu.rules import Rules
 
 from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, HostKind
 from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
@@ -19,12 +19,13 @@ from vgicmgr.cli import main
 from vgicmgr.dataclass import replace
 from vgicmgr.domain import connection
 from vgicmgr.host.documented import Program
+from vgicmgr.qemu.rules import Rules
 
 SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
 """With one set of vCPU features only, whose document is soon made."""
 DISABLED_PMU = "<cpu mode='host-passthrough'><feature policy='disable' name='pmu'/></cpu>"
 
-Settings = dict[str, str | int]
+Settings = dict[str, Any]
 CASES: dict[str, tuple[HostKind, tuple[str, ...], Settings, HostKind, list[str]]] = {
     "nothing in the way": (SMALL, (), {}, SMALL, []),
     "another CPU": (SMALL, (), {}, SMALL.with_registers(MIDR_EL1=0x411FD070), ["register-value"]),

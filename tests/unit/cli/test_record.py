@@ -80,7 +80,7 @@ def test_verify_prints_the_remedy(domain: Domain, capsys: Output) -> None:
     finding, result = capsys.readouterr().out.splitlines()
     assert finding.startswith("error: MIDR_EL1")
     assert finding.endswith(
-        "[register-value]; use a host with the CPU that the guest was booted on (MIDR_EL1 0x411fd070), or boot the guest "
-        "anew here"
+        "[register-value]; use a host with the CPU that the guest was booted on (MIDR_EL1 0x411fd070), or boot the "
+        "guest anew here"
     )
     assert result == "web1: could not arrive on this host"

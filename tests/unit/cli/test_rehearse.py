@@ -5,29 +5,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from vgicmgr.guest.rehearsal import Rehearsal
 
-from tests.unit.guest.test_plan import GICV3
+from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, NO_GIC, HostKind
+from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
+from tests.unit.migration.examples import domain_xml
+from vgicmgr.cli import main
 from vgicmgr.cli.rehearse import render, to_document
-from vgicmgr.dataclass import replace
-from vgicmgr.findings import Finding, Severity, Verdict
-from vgicmgr.guest.plan import SetDeviceAttribute, call_plan, telling_vcpus
-from vgicmgr.kvm import its
-from vgicmgr.kvm.errors import KvmError
+from vgicmgr.findings import Verdict, finding
 
 not_arm64 = pytest.mark.skipif(os.uname().machine == "aarch64", reason="this machine can rehearse")
 
-PLAN = call_plan(GICV3)
-ADDRESS = PLAN.index(SetDeviceAttribute(its.DEVICE_TYPE, its.ADDR, 0x0808_0000))
-REFUSED = Rehearsal(
-    PLAN, ADDRESS, KvmError("KVM_SET_DEVICE_ATTR", "KVM_VGIC_ITS_ADDR_TYPE", errno.E2BIG, "KVM_DEV_ARM_VGIC_GRP_ADDR")
-)
 GUEST = """\
 <domain type='{type}'><name>g</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
 <os><type arch='aarch64' machine='virt'>hvm</type></os><features><gic version='3'/></features>
 <cpu mode='{cpu}'/></domain>"""
+COMES_UP = "This host's kernel brings this domain's interrupt controller up."
+DOES_NOT = "This domain's interrupt controller does not come up on this host."
+Output = pytest.CaptureFixture[str]
 
 
 def vgicmgr(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -35,50 +33,92 @@ def vgicmgr(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[st
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_each_call_has_its_outcome() -> None:
-    lines = list(render(Rehearsal(PLAN, len(PLAN)), Verdict(), vcpus=1))
-    assert lines == [
-        *(f"ok       {call}" for call in PLAN),
-        "",
-        "This host's kernel brings this domain's interrupt controller up.",
-    ]
+class Rehearsal:
+    """The command on a host of some kind."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+        self.file, self.monkeypatch, self.capsys = folder / "guest.xml", monkeypatch, capsys
+
+    def run(
+        self,
+        *arguments: str,
+        kind: HostKind = NEOVERSE_N1,
+        xml: bytes = domain_xml(),
+        refuse: Mapping[tuple[str, int], int] | None = None,
+    ) -> tuple[int, str]:
+        """Exit status and output."""
+        self.file.write_bytes(xml)
+        pretend_arm64(self.monkeypatch)
+        kernel = FakeKernel(kind, refuse=dict(refuse or {}))
+        with installed(self.monkeypatch, kernel):
+            status = main(["rehearse", str(self.file), *arguments])
+        assert kernel.open_descriptors() == []
+        return status, self.capsys.readouterr().out
 
 
-def test_a_refusal_stands_in_its_place_and_what_follows_is_not_tried() -> None:
-    lines = list(render(REFUSED, REFUSED.verdict, vcpus=1))
-    assert [line.split()[0] for line in lines[: len(PLAN)]] == ["ok"] * ADDRESS + ["E2BIG", "-", "-"]
-    assert lines[len(PLAN) :] == [
-        "",
-        "error    this host's kernel refuses KVM_SET_DEVICE_ATTR of KVM_DEV_TYPE_ARM_VGIC_ITS: "
-        "KVM_VGIC_ITS_ADDR_TYPE = 0x8080000: E2BIG, address outside the guest's physical address space (IPA) "
-        "[its-refused]",
-        "         remedy: use a host with more bits of guest physical address (KVM_CAP_ARM_VM_IPA_SIZE), or give less "
-        "memory",
-        "This domain's interrupt controller does not come up on this host.",
-    ]
+@pytest.fixture
+def rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Rehearsal:
+    return Rehearsal(tmp_path, monkeypatch, capsys)
 
 
-def test_vcpus_that_are_left_out_are_told() -> None:
-    many = replace(GICV3, vcpus=512)
-    plan = call_plan(many, vcpus=telling_vcpus(many))
-    lines = list(render(Rehearsal(plan, len(plan)), Verdict(), vcpus=512))
-    assert "         (510 vCPUs more, made in the same way, are left out)" in lines
+def test_each_call_has_its_outcome(rehearsal: Rehearsal) -> None:
+    status, shown = rehearsal.run()
+    *calls, empty, result = shown.splitlines()
+    assert (status, empty, result) == (0, "", COMES_UP)
+    assert calls[0] == "ok       KVM_CREATE_VM with an IPA size of 40 bits"
+    assert "         (2 vCPUs more, made in the same way, are left out)" in calls
+    assert all(line.startswith(("ok       KVM_", "         (")) for line in calls)
+
+
+def test_a_refusal_stands_in_its_place_and_what_follows_is_not_tried(rehearsal: Rehearsal) -> None:
+    """Of a GIC that KVM_CREATE_DEVICE_TEST had promised."""
+    status, shown = rehearsal.run(refuse={("KVM_CREATE_DEVICE", 1): errno.ENODEV})
+    lines = shown.splitlines()
+    outcomes = [line.split()[0] for line in lines[: lines.index("")] if not line.startswith(" ")]
+    place = outcomes.index("ENODEV")
+    assert outcomes == ["ok"] * place + ["ENODEV"] + ["-"] * (len(outcomes) - place - 1)
+    assert len(outcomes) > place + 1
+    assert "[gic-refused]" in shown
+    assert "         remedy: set <gic version='2'/>, or use a host whose 'vgicmgr check-host' shows a GICv3" in lines
+    assert (status, lines[-1]) == (1, DOES_NOT)
+
+
+def test_the_kernels_own_refusal(rehearsal: Rehearsal) -> None:
+    """A CPU model whose target is another core's is refused by KVM_ARM_VCPU_INIT (kvm_vcpu_set_target)."""
+    model = "<cpu mode='custom' match='exact'><model fallback='forbid'>cortex-a53</model></cpu>"
+    status, shown = rehearsal.run(kind=GICV2_HOST, xml=domain_xml(cpu=model))
+    assert status == 1
+    assert "[cpu-model-unsupported]" in shown
+    assert "set <cpu mode='host-passthrough'/>" in shown
+
+
+def test_vcpus_that_are_left_out_are_told(rehearsal: Rehearsal) -> None:
+    assert "         (98 vCPUs more, made in the same way, are left out)" in rehearsal.run(xml=domain_xml(vcpus=100))[1]
+
+
+def test_a_host_whose_kvm_has_no_gic(rehearsal: Rehearsal) -> None:
+    """QEMU emulates a GICv2 there, slowly."""
+    status, shown = rehearsal.run(kind=NO_GIC)
+    assert status == 0
+    assert "[emulated-gic]" in shown
 
 
 def test_findings_of_the_translation_stand_without_any_call() -> None:
-    finding = Finding("wish-unmet", Severity.ERROR, "an evil \x1b[31mname", "do")
-    lines = list(render(None, Verdict((finding,)), vcpus=1))
+    found = finding("wish-unmet", "an evil \x1b[31mname", "do")
+    lines = list(render(None, Verdict((found,)), vcpus=1))
     assert lines[0] == r"error    an evil \x1b[31mname [wish-unmet]"
-    assert lines[-1] == "This domain's interrupt controller does not come up on this host."
+    assert lines[-1] == DOES_NOT
 
 
-def test_the_document() -> None:
-    document = json.loads(json.dumps(to_document("g", REFUSED, REFUSED.verdict)))
+def test_the_document(rehearsal: Rehearsal) -> None:
+    status, shown = rehearsal.run("--format", "json", refuse={("KVM_CREATE_DEVICE", 1): errno.ENODEV})
+    document = json.loads(shown)
     assert (document["document"], document["version"]) == ("vgicmgr rehearsal", 1)
-    assert (document["domain"], document["ok"]) == ("g", False)
-    assert [call["outcome"] for call in document["calls"]] == ["ok"] * ADDRESS + ["E2BIG", "-", "-"]
+    assert (status, document["domain"], document["ok"]) == (1, "web1", False)
+    outcomes = [call["outcome"] for call in document["calls"]]
+    assert (outcomes[0], outcomes.count("ENODEV"), outcomes[-1]) == ("ok", 1, "-")
     assert document["calls"][0]["call"] == "KVM_CREATE_VM with an IPA size of 40 bits"
-    assert [finding["name"] for finding in document["findings"]] == ["its-refused"]
+    assert [found["name"] for found in document["findings"]] == ["gic-refused"]
 
 
 def test_the_document_of_a_domain_without_a_configuration() -> None:
@@ -112,7 +152,7 @@ def test_a_domain_that_is_refused_before_any_call_exits_1() -> None:
     xml = GUEST.format(type="kvm", cpu="host-passthrough").replace("<vcpu>1<", "<vcpu>4000<")
     result = vgicmgr("rehearse", "-", stdin=xml)
     assert result.returncode == 1
-    assert result.stdout.endswith("This domain's interrupt controller does not come up on this host.\n")
+    assert result.stdout.endswith(f"{DOES_NOT}\n")
 
 
 def test_quiet_prints_nothing() -> None:

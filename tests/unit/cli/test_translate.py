@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgicmgr.guest.hostfacts import host_facts
 
+from tests.fakes.hosts import NEOVERSE_N1
+from tests.fakes.kernel import FakeKernel, installed, pretend_arm64
 from tests.unit.host.examples import GICV2_ONLY, ROOMY
 from vgicmgr.cli import main
-from vgicmgr.cli.translate import is_remote
+from vgicmgr.cli.inputs import is_remote
 from vgicmgr.dataclass import replace
 from vgicmgr.findings import Verdict
 from vgicmgr.host.document import to_document
@@ -91,7 +93,7 @@ def test_the_host_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = tmp_path / "host.json"
     path.write_text(json.dumps(to_document(GICV2_ONLY, Verdict())))
     assert main(["translate", GICV3, "--host", str(path)]) == 1
-    assert "this host's KVM gives GIC versions 2 [gic-version-unsupported]" in capsys.readouterr().out
+    assert "[gic-version-unsupported]\n  remedy: set <gic version='2'/>" in capsys.readouterr().out
     assert main(["translate", GICV3, "--host", str(path), "--format", "calls"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -118,13 +120,38 @@ def test_the_qemu_version_decides(roomy: str, tmp_path: Path, capsys: pytest.Cap
 def test_the_version_of_the_domains_emulator_decides_on_its_host(
     number: bytes, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = replace(ROOMY, capabilities={**ROOMY.capabilities, "KVM_CAP_MAX_VCPUS": 512})
-    monkeypatch.setattr("vgicmgr.cli.translate._host", lambda _path: host_facts(host))
     emulator, domain = tmp_path / "qemu", tmp_path / "guest.xml"
     emulator.write_bytes(b"\x7fELF\x02\0QEMU emulator version " + number + b"\0")
     xml = Path(WISHES).read_text().replace('controller="none"', 'controller="gicv2m"')
     domain.write_text(re.sub("<emulator>.*</emulator>", f"<emulator>{emulator}</emulator>", xml))
-    assert main(["translate", str(domain), "--format", "qemu-args"]) == status
+    pretend_arm64(monkeypatch)
+    with installed(monkeypatch, FakeKernel(NEOVERSE_N1)):
+        assert main(["translate", str(domain), "--format", "qemu-args"]) == status
+
+
+class TestFileOrDomain:
+    """Which it is, the argument alone tells, and never what lies in the folder."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(sys.modules, "libvirt", None)
+        for name in ("web1", "web1.xml"):
+            shutil.copy(GICV3, tmp_path / name)
+
+    @pytest.mark.parametrize("argument", [["./web1"], ["web1.xml"], ["--file", "web1"]])
+    def test_a_file(self, argument: list[str], roomy: str) -> None:
+        assert main(["translate", *argument, "--host", roomy]) == 0
+
+    @pytest.mark.parametrize("argument", [["web1"], ["-c", "test:///default", "web1.xml"]])
+    @pytest.mark.parametrize("command", ["translate", "rehearse"])
+    def test_a_domain(self, command: str, argument: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([command, *argument]) == 2
+        assert "libvirt's Python module is missing" in capsys.readouterr().err
+
+    def test_not_both(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["translate", "--file", "-c", "qemu:///system", "web1"]) == 2
+        assert "either --connect or --file" in capsys.readouterr().err
 
 
 def test_another_vmms_map(roomy: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +193,7 @@ def test_without_a_host_it_says_what_is_assumed(capsys: pytest.CaptureFixture[st
         (["./no-such-file.xml"], "./no-such-file.xml: No such file or directory"),
         ([str(EXAMPLES)], "Is a directory"),
         ([str(EXAMPLES / "kvmtool.toml")], "the domain XML is malformed"),
-        ([GICV3, "--host", GICV3], "no JSON document"),
+        ([GICV3, "--host", GICV3], "not a JSON document"),
         ([GICV3, "--host", "./no-such-file"], "No such file"),
         ([GICV3, "--map", GICV3], "the map file is no TOML"),
         (["/dev/null"], "the domain XML is empty"),

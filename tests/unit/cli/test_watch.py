@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.domains import Guest
 from vgicmgr.watch.events import Decision, Event
-from vgicmgr.watch.sources import journal, judge_anew
+from vgicmgr.watch.sources import journal, rejudge
 
 
 def test_without_libvirts_module_it_says_what_to_install() -> None:
@@ -57,12 +57,12 @@ def test_without_journalctl_there_is_no_journal(tmp_path: Path, monkeypatch: pyt
 
 def test_a_guest_that_is_none_of_the_hooks_business_is_not_judged() -> None:
     emulated = Guest(domain_type="qemu").xml().encode()
-    assert judge_anew("guest", emulated, "prepare") is None
+    assert rejudge("guest", emulated, "prepare") is None
 
 
 def test_what_cannot_be_judged_is_said_and_no_error() -> None:
     before = time.time()
-    decision = judge_anew("a", b"<domain", "migrate")
+    decision = rejudge("a", b"<domain", "migrate")
     assert decision is not None
     assert (decision.guest, decision.operation, decision.decision, decision.anew) == (
         "a",

@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from vgicmgr.host.counter import measure, same_frequency
+from vgicmgr.host.counter import Measurement, megahertz, same_frequency
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.vcpu import VCPU
 
@@ -31,7 +31,10 @@ class Time:
         return (self.start + self.now * self.frequency // 1_000_000_000) % (1 << 64)
 
     def measured(self, told: int | None = None) -> int:
-        return measure(cast("VCPU", self), told, clock=self.clock, sleep=self.sleep)
+        return self.measurement().frequency(told)
+
+    def measurement(self) -> Measurement:
+        return Measurement(cast("VCPU", self), clock=self.clock, sleep=self.sleep)
 
 
 @pytest.mark.parametrize("frequency", [19_200_000, 24_000_000, 25_000_000, 62_500_000, 100_000_000, 1_000_000_000])
@@ -59,7 +62,22 @@ def test_a_counter_that_wraps() -> None:
 
 
 def test_a_clock_that_stands_still_ends() -> None:
-    assert measure(cast("VCPU", Time(1)), clock=lambda: 0, sleep=lambda seconds: None) >= 0
+    assert Measurement(cast("VCPU", Time(1)), clock=lambda: 0, sleep=lambda seconds: None).frequency() >= 0
+
+
+@pytest.mark.parametrize(("meanwhile", "slept"), [(0.005, 15), (0.019, 1), (0.02, 0), (3, 0)])
+def test_only_what_is_missing_of_20_ms_is_slept(meanwhile: float, slept: int) -> None:
+    time = Time(62_500_000)
+    begun = time.measurement()
+    time.now += int(meanwhile * 1e9)
+    assert same_frequency(begun.frequency(), 62_500_000)
+    assert [round(seconds * 1000) for seconds in time.slept] == ([slept] if slept else [])
+
+
+def test_a_frequency_in_words_is_as_the_kernel_log_has_it() -> None:
+    assert [megahertz(hz) for hz in (19_200_000, 62_500_000, 121_870_000, 1_000_000_000)] == (
+        ["19.20 MHz", "62.50 MHz", "121.87 MHz", "1000.00 MHz"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,12 @@ def test_nothing_has_moved() -> None:
     assert len(without(tree(), "intc", "interrupts")) == len(tree())
 
 
+def test_room_at_the_end_is_cut_off() -> None:
+    roomy = bytearray(tree() + bytes(1 << 20))
+    struct.pack_into(">I", roomy, 4, len(roomy))
+    assert without(bytes(roomy), "intc", "interrupts") == without(tree(), "intc", "interrupts")
+
+
 @pytest.mark.parametrize(("node", "name"), [("intc", "reg"), ("uart", "interrupts")])
 def test_what_is_not_there_cannot_be_taken_out(node: str, name: str) -> None:
     with pytest.raises(ValueError, match=f"no node {node} of the device tree has {name}"):

@@ -66,18 +66,20 @@ def domain_xml(
     memory_gib: int = 1,
     vcpus: int = 4,
     gic: str = "",
+    features: str = "",
     cpu: str = "<cpu mode='host-passthrough'/>",
     metadata: str = "",
     emulator: str = "",
 ) -> bytes:
     """A guest as libvirt hands it over; ``arguments`` are those of <qemu:commandline>."""
-    features = f"<features><gic version='{gic}'/></features>" if gic else ""
+    features += f"<gic version='{gic}'/>" if gic else ""
     devices = f"<devices><emulator>{emulator}</emulator></devices>" if emulator else ""
     passed = "".join(f"<qemu:arg value='{argument}'/>" for argument in arguments)
     return (
         "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>web1</name>"
         f"<metadata>{metadata}</metadata><memory unit='GiB'>{memory_gib}</memory><vcpu>{vcpus}</vcpu>"
-        f"<os><type arch='aarch64' machine='{machine}'>hvm</type></os>{features}{cpu}{devices}"
+        f"<os><type arch='aarch64' machine='{machine}'>hvm</type></os>"
+        f"<features>{features}</features>{cpu}{devices}"
         f"<qemu:commandline>{passed}</qemu:commandline></domain>"
     ).encode()
 
@@ -97,11 +99,11 @@ def with_record(record: ABIRecord, host: ABIRecord | None = None, **settings: An
 
 
 @contextmanager
-def kernel_of(kind: HostKind, *, page_size: int = 4096) -> Iterator[Kernel]:
+def kernel_of(kind: HostKind | FakeKernel, *, page_size: int = 4096) -> Iterator[Kernel]:
     """The kernel of such a host, asked through a /dev/kvm that keeps to the kernel's rules."""
     with pytest.MonkeyPatch.context() as patch:
         pretend_arm64(patch)
-        fake = FakeKernel(kind)
+        fake = kind if isinstance(kind, FakeKernel) else FakeKernel(kind)
         with installed(patch, fake):
             with Kernel() as kernel:
                 kernel.page_size = page_size
@@ -109,13 +111,15 @@ def kernel_of(kind: HostKind, *, page_size: int = 4096) -> Iterator[Kernel]:
             assert fake.open_descriptors() == []
 
 
-def boot(kind: HostKind, guest: Domain = DOMAIN, *, page_size: int = 4096) -> ABIRecord:
+def boot(kind: HostKind | FakeKernel, guest: Domain = DOMAIN, *, page_size: int = 4096) -> ABIRecord:
     """The record of a guest that is booted on such a host."""
     with kernel_of(kind, page_size=page_size) as kernel:
         return take_record(guest, kernel, libvirt="11.3.0")
 
 
-def judge(record: ABIRecord, kind: HostKind, guest: Domain = DOMAIN, *, page_size: int = 4096) -> tuple[Finding, ...]:
+def judge(
+    record: ABIRecord, kind: HostKind | FakeKernel, guest: Domain = DOMAIN, *, page_size: int = 4096
+) -> tuple[Finding, ...]:
     """What the kernel of such a host says of its arrival."""
     with kernel_of(kind, page_size=page_size) as kernel:
         return judge_arrival(guest, record, kernel).findings
