@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
 from pkgutil import walk_packages
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -153,4 +154,5 @@ def test_no_class_of_the_package_needs_more_than_there_is() -> None:
         assert not inherited, one
         for name in vars(one)["__match_args__"]:
             default = vars(one).get(name)
-            assert default.__hash__ is not None, f"the default of {one.__qualname__}.{name} can be changed"
+            frozen = default.__hash__ is not None or isinstance(default, MappingProxyType)  # which has none before 3.12
+            assert frozen, f"the default of {one.__qualname__}.{name} can be changed"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, NESTED, SVE_HOST
+from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, NESTED, SVE_HOST, HostKind
 from tests.unit.guest import generated
 from vgicmgr.cli import main
 from vgicmgr.dataclass import replace
@@ -62,6 +62,84 @@ def command(*arguments: str) -> list[tuple[str, str]]:
     return found
 
 
+N1 = {
+    "base": "N1",
+    "gic_versions": frozenset({3}),
+    "its": True,
+}
+"""A host, to be changed."""
+USUAL = (
+    "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>"
+    "<memory unit='GiB'>1</memory>"
+    "{vcpu}<os><type arch='{arch}' machine='virt-7.2'>hvm</type></os><features>{features}</features>{cpu}"
+    "<devices><emulator>FOLDER/{program}</emulator></devices><q:commandline>{arguments}</q:commandline></domain>"
+)
+A57 = "<cpu mode='custom' match='exact'><model fallback='forbid'>cortex-a57</model></cpu>"
+
+
+def usual(*arguments: str, **changes: str) -> str:
+    """A usual guest with other elements and these arguments."""
+    elements = {
+        "vcpu": "<vcpu>2</vcpu>",
+        "arch": "aarch64",
+        "features": "<gic version='host'/>",
+        "program": "qemu-10.0",
+    }
+    words = "".join(f"<q:arg value='{word}'/>" for word in arguments)
+    return USUAL.format(**{**elements, "cpu": "<cpu mode='host-passthrough'/>", "arguments": words, **changes})
+
+
+SELDOM = {
+    "two regions": (usual(vcpu="<vcpu>124</vcpu>"), {"redistributor_regions": False}),
+    "one region": (usual(vcpu="<vcpu>123</vcpu>"), {"redistributor_regions": False}),
+    "few at boot": (usual(vcpu="<vcpu current='2'>300</vcpu>"), {"irq_line_layout_2": False}),
+    "many at boot": (usual(vcpu="<vcpu>300</vcpu>"), {"irq_line_layout_2": False}),
+    "KVM_CAP_MAX_VCPUS": (usual(vcpu="<vcpu>65</vcpu>"), {"max_vcpus": 64}),
+    "its own core": (usual(cpu=A57), {"target": "KVM_ARM_TARGET_CORTEX_A57"}),
+    "another core": (usual(cpu=A57), {}),
+    "another core, and no ITS": (usual(cpu=A57), {"its": False}),
+    "no ITS": (usual(), {"its": False}),
+    "no ITS, and none needed": (usual("-machine", "its=no"), {"its": False}),
+    "no GIC": (usual(), {"gic_versions": frozenset()}),
+    "no GIC, and a GICv3": (usual(features="<gic version='3'/>"), {"gic_versions": frozenset()}),
+    "no GIC, an old kernel": (usual(), {"gic_versions": frozenset(), "user_irq": False}),
+    "no GIC version": (usual(features=""), {"gic_versions": frozenset({2, 3})}),
+    "the GIC of an argument": (usual("-machine", "gic-version=2"), {}),
+    "kernel-irqchip": (usual("-machine", "kernel_irqchip=off", features="<gic version='2'/>"), {}),
+    "no CPU, an old QEMU": (usual(cpu=""), {}),
+    "no CPU, a new QEMU": (usual(cpu="", program="qemu-10.2"), {"sve": (128, 256)}),
+    "no CPU, a script": (usual(cpu="", program="wrapper"), {}),
+    "the CPU of an argument": (usual("-cpu", "host", cpu=""), {}),
+    "no PMU": (usual(features="<gic version='3'/><pmu state='on'/>"), {"pmu": False}),
+    "PMU off": (usual(features="<gic version='3'/><pmu state='off'/>"), {"pmu": False}),
+    "PMU off, QEMU 9.0": (usual(features="<pmu state='off'/>", program="qemu-9.0"), {"pmu": False}),
+    "32-bit": (usual(arch="armv7l"), {}),
+    "32-bit, SVE": (usual(arch="armv7l"), {"sve": (128,)}),
+    "32-bit, no such host": (usual(arch="armv7l"), {"el1_32bit": False}),
+    "SVE lengths": (usual("-cpu", "host,sve256=on"), {"sve": (128,)}),
+    "SVE lengths, no SVE": (usual("-cpu", "host,sve256=on"), {}),
+    "SVE off": (usual("-cpu", "host,sve=off,sve128=on"), {"sve": (128, 256)}),
+    "stolen time": (usual("-cpu", "host,kvm-steal-time=on"), {"steal_time": False}),
+    "PSCI": (usual("-cpu", "host,kvm-psci-version=0.2", program="qemu-11.1"), {}),
+    "PSCI, an old QEMU": (usual("-cpu", "host,kvm-psci-version=0.2"), {}),
+    "PSCI, no such version": (usual("-cpu", "host,kvm-psci-version=7.0", program="qemu-11.1"), {}),
+    "EL2": (usual("-machine", "virtualization=on", program="qemu-11.1"), {"base": "SVE", "el2": True}),
+    "EL2, no such host": (usual("-machine", "virtualization=on", program="qemu-11.1"), {}),
+    "MTE": (usual("-machine", "mte=on"), {"mte": True}),
+    "MTE, no such host": (usual("-machine", "mte=on"), {}),
+    "36 bits": (usual(), {"ipa_limit": 36}),
+    "36 bits, and more memory": (usual("-m", "64G"), {"ipa_limit": 36}),
+    "one IPA size": (usual(), {"ipa_limit": 0}),
+    "accelerator": (usual("-machine", "accel=tcg"), {}),
+}
+"""What generated guests and hosts are together seldom."""
+
+
+@pytest.mark.parametrize(("guest", "changes"), SELDOM.values(), ids=SELDOM)
+def test_a_start_that_is_seldom(guest: str, changes: dict[str, Any], folder: Path, emulators: tuple[str, ...]) -> None:
+    agree(generated.xml_of(guest, folder), generated.host_kind(**{**N1, **changes}), folder, emulators)
+
+
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -69,7 +147,11 @@ def command(*arguments: str) -> list[tuple[str, str]]:
 )
 @given(guest=generated.domains(), host_of=generated.HOSTS)
 def test_a_start(guest: str, host_of: dict[str, Any], folder: Path, emulators: tuple[str, ...]) -> None:
-    xml, kind = generated.xml_of(guest, folder), generated.host_kind(**host_of)
+    agree(generated.xml_of(guest, folder), generated.host_kind(**host_of), folder, emulators)
+
+
+def agree(xml: bytes, kind: HostKind, folder: Path, emulators: tuple[str, ...]) -> None:
+    """Whoever is asked about this guest's start there says the same."""
     (folder / "g.xml").write_bytes(xml)
     domain = read_domain(xml)
     assert domain.needs_gic
