@@ -156,6 +156,39 @@ def daemons(proc: Path = Path("/proc")) -> tuple[Daemon, ...]:
     return tuple(sorted(found, key=lambda daemon: daemon.pid))
 
 
+def installed_since(hooks_dir: Path = HOOKS_DIR) -> float | None:
+    """Since when at the latest the drop-in has been there, in seconds since the epoch; None where libvirt runs none."""
+    return _executable_since(dropin_path(hooks_dir))
+
+
+def failed_units(command: str = "systemctl") -> frozenset[str]:
+    """The guests whose record's unit failed, as far as systemd tells."""
+    try:
+        run = subprocess.run(
+            [command, "list-units", "--state=failed", "--plain", "--no-legend", f"{_UNIT}*"],
+            capture_output=True,
+            timeout=10,
+            text=True,
+            check=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return frozenset()
+    units = (line.split()[0] for line in run.stdout.splitlines() if line.startswith(_UNIT))
+    return frozenset(_unescaped(unit.removeprefix(_UNIT).removesuffix(".service")) for unit in units)
+
+
+_UNIT = "vgicmgr-record@"
+
+
+def _unescaped(name: str) -> str:
+    """As systemd-escape --unescape has it."""
+    parts = re.split(r"\\x([0-9a-f]{2})", name.replace("-", "/"))
+    octets = [
+        bytes.fromhex(part) if place % 2 else part.encode(errors="surrogateescape") for place, part in enumerate(parts)
+    ]
+    return b"".join(octets).decode(errors="surrogateescape")
+
+
 def libvirt_version(directories: tuple[str, ...] = ("/usr/sbin", "/usr/bin")) -> tuple[int, ...] | None:
     """The version the installed daemon gives of itself, such as (9, 0, 0); None when it cannot be told."""
     for name in DAEMONS:

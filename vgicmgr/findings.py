@@ -257,7 +257,7 @@ _ENTRIES = (
     Entry("record-unreadable", _ERROR, _ARRIVAL, "the guest's ABI record is damaged or of a newer version"),
     Entry(
         "record-of-another-boot", _WARNING, _ARRIVAL,
-        "the ABI record is of another domain or boot (machine type or vCPUs differ), and the XML alone is judged",
+        "the ABI record is of another domain or boot (UUID, machine type or vCPUs differ): the XML alone is judged",
     ),
     Entry(
         "record-not-of-sender", _WARNING, _ARRIVAL,

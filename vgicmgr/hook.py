@@ -36,6 +36,10 @@ from vgicmgr.policy import DEFAULT, POLICY_FILE, Decision, Mode, read_policy
 STDIN_SECONDS = 10.0
 """How long the XML may take to arrive, in seconds; libvirt writes it at once."""
 
+SCRIPT_SECONDS = 2.0
+"""How much of it ``hooks/qemu`` has waited, where it has not got the 19 bytes that it asks for."""
+SCRIPT_BYTES = 19
+
 DEV_KVM = "/dev/kvm"
 
 _LONGEST_NAME = 200
@@ -49,19 +53,28 @@ def main(
     judge: Callable[[Domain], Verdict] | None = None,
     policy_file: str = POLICY_FILE,
     seconds: float = STDIN_SECONDS,
+    marks: str = "",
 ) -> int:
     """Exit status for the arguments libvirt gives: domain, operation, sub-operation, extra.
 
     A fifth one is what ``hooks/qemu`` has already read of the XML; the rest comes from the descriptor ``stdin``.
-    ``judge`` is :func:`vgicmgr.guest.start.judge_start` unless told otherwise. Raises nothing.
+    ``judge`` is :func:`vgicmgr.guest.start.judge_start` unless told otherwise. ``marks`` is the folder where it is
+    noted which guests arrive (:mod:`vgicmgr.migration.marks`), if any. Raises nothing.
     """
     if len(argv) < 2 or argv[1] not in _WORDS:
         return 0
     question = _Question(argv[0], argv[1])
+    first = os.fsencode(argv[4]) if len(argv) > 4 else b""
+    if len(argv) > 4 and len(first) < SCRIPT_BYTES:
+        seconds -= SCRIPT_SECONDS
     try:
-        return question.decide(os.fsencode(argv[4]) if len(argv) > 4 else b"", stdin, judge, policy_file, seconds)
+        status = question.decide(first, stdin, judge, policy_file, seconds)
     except Exception as error:
-        return question.cannot_judge(error)
+        status = question.cannot_judge(error)
+    if marks and question.concerns_us:
+        with suppress(OSError):  # then libvirt's and QEMU's own word tell where the guest was booted
+            question.leave_mark(argv[0], marks, let_in=status == 0)
+    return status
 
 
 _WORDS = {
@@ -80,6 +93,9 @@ class _Question:
         self.operation = operation
         self.uuid = ""
         self.mode = Mode.ENFORCE
+        self.concerns_us = os.geteuid() == 0
+        """A daemon without root has no place for marks, and other guests need none."""
+        self.parent = os.getppid()
 
     def decide(
         self,
@@ -101,6 +117,7 @@ class _Question:
         domain = read_domain(xml)
         self.name, self.uuid = domain.name, domain.uuid
         if not domain.needs_gic:
+            self.concerns_us = False
             return 0
         if policy_error:
             if _not_for_this_user(policy_error.__cause__):
@@ -108,8 +125,7 @@ class _Question:
             raise policy_error
         if os.geteuid() != 0 and not os.access(DEV_KVM, os.R_OK | os.W_OK, effective_ids=True):
             return self.let_through("not-judged", f"{DEV_KVM} may not be opened by this user")
-        by_default = _judge_start if self.operation == "prepare" else _judge_arrival
-        return self.carry_out(policy.decide((judge or by_default)(domain)))
+        return self.carry_out(policy.decide((judge or _JUDGES[self.operation])(domain)))
 
     def carry_out(self, decision: Decision) -> int:
         if decision.refused:
@@ -122,6 +138,17 @@ class _Question:
         else:
             self.log(syslog.LOG_INFO, "passed")
         return 0
+
+    def leave_mark(self, name: str, folder: str, *, let_in: bool) -> None:
+        """Note an arrival, or what has become of it; nothing where libvirt has lost the answer (its script is gone)."""
+        from vgicmgr.migration import marks
+
+        if let_in and self.operation == "prepare":
+            marks.settle(name, self.uuid, folder)
+        elif not let_in:
+            marks.forget(name, folder)
+        elif os.getppid() == self.parent:
+            marks.note_arrival(name, self.uuid, folder)
 
     def let_through(self, decision: str, why: str) -> int:
         self.log(syslog.LOG_NOTICE, decision, why)
@@ -211,10 +238,19 @@ def _judge_start(domain: Domain) -> Verdict:
     return judge_start(domain)
 
 
-def _judge_arrival(domain: Domain) -> Verdict:
+def _judge_migration(domain: Domain) -> Verdict:
+    from vgicmgr.migration.arrival import judge_incoming
+
+    return judge_incoming(domain, migrating=True)
+
+
+def _judge_restore(domain: Domain) -> Verdict:
     from vgicmgr.migration.arrival import judge_incoming
 
     return judge_incoming(domain)
+
+
+_JUDGES = {"prepare": _judge_start, "migrate": _judge_migration, "restore": _judge_restore}
 
 
 if __name__ == "__main__":

@@ -15,12 +15,23 @@ from pathlib import Path
 
 import pytest
 
+from vgicmgr.errors import PolicyError
+from vgicmgr.policy import Mode, read_policy
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "hooks/qemu"
 GUEST = (ROOT / "xml/guest-gicv3.xml").read_bytes()
 EMULATED = (ROOT / "xml/guest-emulated.xml").read_bytes()
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
+
+LET_IN, REFUSED, NO_PACKAGE = 40, 41, 42
+"""What Python answers by: statuses that it does not end with for reasons of its own."""
+
+COMMANDS = (
+    *("id", "mkdir", "rm", "dd", "timeout", "uname", "grep", "cat", "true", "sleep", "setsid"),
+    *("systemctl", "systemd-escape"),
+)
 
 STUB_PYTHON = """\
 #!/bin/sh
@@ -31,6 +42,45 @@ cat
 echo why >&2
 exit {status}
 """
+
+
+POLICIES = [
+    "",
+    "[hook]\nmode = warn\n",
+    "[hook]\nmode = warn",
+    "[hook]\nmode=off\n",
+    "[hook]\r\nmode = warn\r\n",
+    "[hook]\nmode\t=\twarn \n",
+    "[hook]\n# mode = warn\n",
+    "# a comment: [hook]\n; another\n\n[hook]\n\nmode = warn\n",
+    "[hook]\nmode = warn # as long as we try\n",
+    "[hook]\nmode = perhaps\n",
+    "[hook]\nmode = Warn\n",
+    "[hook]\nMODE = warn\n",
+    "[hook]\nmode = warn\nmode = warn\n",
+    "[hook]\nmode = warn\n[hook]\n",
+    "[hook]\nmode = warn\nother = warn\n",
+    "[hook]\nmode = warn\n nonsense\n",
+    "[hook]\nmode = warn\n mode = off\n",
+    "[hook]\nmode = warn\nnonsense\n",
+    "[other]\nmode = warn\n",
+    "[hook]\nmode = warn\n[other]\n",
+    "mode = warn\n",
+    "mode = warn\n[hook]\n",
+    "[findings]\nmode = warn\n",
+    "[hook]\nmode = warn\n[findings]\nits-refused = enforce\nvcpu-count = off\n",
+    "[hook]\nmode = warn\n[findings]\nits-refused = perhaps\n",
+    "[hook]\nmode = warn\n[findings]\nits-refused = off\nits-refused = off\n",
+    "[hook]\nmode = warn\n[findings]\nIts = off\n",
+    "[hook]\nmode = warn\n[findings]\nits refused = off\n",
+    "[findings]\nits-refused = warn\n[hook]\nmode = off\n",
+    "[hook]\nmode = enforce\n[findings]\nits-refused = off\n",
+    "[hook\nmode = warn\n",
+    "[hook]\nmode = warn = off\n",
+    "[hook]\n= warn\nmode = warn\n",
+    "[hook]\nmode = warn\n" + "# " + "x" * 70000 + "\n",
+    "\ufeff[hook]\nmode = warn\n",
+]
 
 
 @dataclass
@@ -66,6 +116,16 @@ class Hook:
     def real_python(self) -> None:
         self.replace("python=/usr/bin/python3", f"python='{sys.executable}'")
         self.replace("directory=''", f"directory='{ROOT}'")
+        self.replace("marks=/run/vgicmgr/arrived", f"marks='{self.path.parent}/vgicmgr/arrived'")
+
+    def deny_commands(self) -> None:
+        """Let the hook find no command but those that AppArmor denies it: they exit 126, as the shell does then."""
+        folder = self.path.parent / "denied"
+        folder.mkdir()
+        for name in COMMANDS:
+            (folder / name).write_text("#!/bin/sh\nexit 126\n")
+            (folder / name).chmod(0o755)
+        self.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH='{folder}'")
 
 
 @pytest.fixture(params=SHELLS)
@@ -78,7 +138,7 @@ def hook(request: pytest.FixtureRequest, tmp_path: Path) -> Hook:
 @pytest.fixture
 def arm64_hook(hook: Hook) -> Hook:
     """The script as if this host were an arm64 one."""
-    hook.replace("case ${arch:-$(uname -m)} in", "case aarch64 in")
+    hook.replace("case ${arch:-$(uname -m 2>/dev/null)} in", "case aarch64 in")
     return hook
 
 
@@ -124,12 +184,19 @@ class TestNothingToDecide:
 class TestStarted:
     """A guest runs: the writing of its record is started, and not waited for."""
 
+    @pytest.fixture(params=["commands", "no commands"])
+    def commands(self, arm64_hook: Hook, request: pytest.FixtureRequest) -> None:
+        """AppArmor denies what a link in /usr/bin leads to, as Ubuntu's do from 25.10 on (I1)."""
+        if request.param == "no commands":
+            arm64_hook.deny_commands()
+
+    @pytest.mark.usefixtures("commands")
     @pytest.mark.parametrize("operation", ["started", "reconnect"])
     def test_the_writer_runs_on_by_itself(self, arm64_hook: Hook, tmp_path: Path, operation: str) -> None:
         if Path("/run/systemd/system").exists() or os.geteuid() != 0:
             pytest.skip("here it is systemd's to run, or nobody's")
         stub = tmp_path / "stub-python"
-        stub.write_text(f'#!/bin/sh\nsleep 2\nprintf "%s|" "$@" >{tmp_path}/asked\necho noise\necho noise >&2\n')
+        stub.write_text(f'#!/bin/sh\n/bin/sleep 2\nprintf "%s|" "$@" >{tmp_path}/asked\necho noise\necho noise >&2\n')
         stub.chmod(0o755)
         arm64_hook.replace("python=/usr/bin/python3", f"python='{stub}'")
         begin = time.monotonic()
@@ -140,6 +207,7 @@ class TestStarted:
             assert time.monotonic() - begin < 30
             time.sleep(0.1)
         assert "from vgicmgr.migration.writer import main" in asked.read_text()
+        assert "os.setsid()" in asked.read_text()
         assert asked.read_text().endswith("|a guest's name|")
 
     def test_an_emulated_guest_has_none(self, arm64_hook: Hook, tmp_path: Path) -> None:
@@ -148,58 +216,61 @@ class TestStarted:
 
 
 class TestMark:
-    """A guest that arrives has a mark until it is gone."""
+    """A guest that arrives has a mark until it is gone; Python makes it, and is told where."""
 
-    @pytest.fixture
-    def marks(self, arm64_hook: Hook, tmp_path: Path) -> Path:
-        arm64_hook.replace("marks=/run/vgicmgr/arrived", f"marks={tmp_path}/run/arrived")
-        return tmp_path / "run/arrived"
-
-    @pytest.mark.parametrize("operation", ["migrate", "restore"])
-    def test_a_guest_that_is_let_in_is_marked(self, arm64_hook: Hook, marks: Path, operation: str) -> None:
-        arm64_hook.stub_python(0)
-        for name in ("web1", "a guest's name"):
-            assert arm64_hook.run(name, operation, "begin", "-").returncode == 0
-        assert sorted(mark.name for mark in marks.iterdir()) == ["domain-a guest's name", "domain-web1"]
-
-    def test_one_that_is_refused_is_not(self, arm64_hook: Hook, marks: Path) -> None:
-        arm64_hook.stub_python(1)
-        assert arm64_hook.run("web1", "migrate", "begin", "-").returncode == 1
-        assert not marks.exists()
-
-    def test_a_start_leaves_no_mark(self, arm64_hook: Hook, marks: Path) -> None:
-        arm64_hook.stub_python(0)
-        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == 0
-        assert not marks.exists()
-
-    @pytest.mark.parametrize("in_the_way", ["run", "run/arrived/domain-web1/x"])
-    def test_a_mark_that_cannot_be_made_is_no_reason_to_refuse(
-        self, arm64_hook: Hook, marks: Path, tmp_path: Path, in_the_way: str
-    ) -> None:
-        (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / in_the_way).touch()
-        arm64_hook.stub_python(0)
-        run = arm64_hook.run("web1", "migrate", "begin", "-")
-        assert (run.returncode, run.stderr) == (0, b"why\n")
+    @pytest.mark.parametrize("operation", ["migrate", "restore", "prepare"])
+    def test_python_is_told_the_folder(self, arm64_hook: Hook, operation: str) -> None:
+        arm64_hook.stub_python(LET_IN)
+        run = arm64_hook.run("web1", operation, "begin", "-")
+        assert run.returncode == 0
+        assert b"</run/vgicmgr/arrived><web1><" + operation.encode() in run.stdout
 
     def test_the_mark_goes_with_the_guest(self, hook: Hook, tmp_path: Path) -> None:
         hook.replace("marks=/run/vgicmgr/arrived", f"marks={tmp_path}")
-        for name in ("web1", "a guest's name"):
+        names = ["web1", "a guest's name", "-rf", "*"]
+        for name in names:
             (tmp_path / f"domain-{name}").touch()
-        assert outcome(hook.run("a guest's name", "release", "end", "-")) == SILENCE
+        for name in names[1:]:
+            assert outcome(hook.run(name, "release", "end", "-")) == SILENCE
         assert [path.name for path in tmp_path.glob("domain-*")] == ["domain-web1"]
+
+    def test_a_mark_that_cannot_be_removed_is_silent(self, hook: Hook, tmp_path: Path) -> None:
+        hook.replace("marks=/run/vgicmgr/arrived", f"marks={tmp_path}")
+        (tmp_path / "domain-web1").mkdir()
+        for name in ("web1", "g" * 300):
+            assert outcome(hook.run(name, "release", "end", "-")) == SILENCE
 
 
 class TestPrepare:
     """Python gets the arguments and every byte; its exit status and its words are the hook's."""
 
-    @pytest.mark.parametrize("status", [0, 1])
-    def test_python_decides(self, arm64_hook: Hook, status: int) -> None:
-        arm64_hook.stub_python(status)
+    @pytest.mark.parametrize(("answer", "status"), [(LET_IN, 0), (REFUSED, 1)])
+    def test_python_decides(self, arm64_hook: Hook, answer: int, status: int) -> None:
+        arm64_hook.stub_python(answer)
         run = arm64_hook.run("a guest's name *", "prepare", "begin", "-")
         assert (run.returncode, run.stderr) == (status, b"why\n")
         assert run.stdout.startswith(b"<-I><-c><")
         assert b"<a guest's name *><prepare><begin><-><<domain type='kvm' >\n" + GUEST[19:] in run.stdout
+
+    @pytest.mark.parametrize(("answer", "status"), [(LET_IN, 0), (REFUSED, 1)])
+    def test_python_decides_where_every_command_is_denied(self, arm64_hook: Hook, answer: int, status: int) -> None:
+        arm64_hook.deny_commands()
+        stub = arm64_hook.path.parent / "stub-python"
+        stub.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write(sys.stdin.read())\nsys.exit({answer})\n")
+        stub.chmod(0o755)
+        arm64_hook.replace("python=/usr/bin/python3", f"python='{stub}'")
+        run = arm64_hook.run("web1", "prepare", "begin", "-")
+        assert (run.returncode, run.stdout, run.stderr) == (status, GUEST, b"")
+
+    def test_the_real_python_where_every_command_is_denied(self, hook: Hook) -> None:
+        """uname, too: then Python tells that this is no guest of ours."""
+        hook.replace("[ ! -r /proc/sys/kernel/arch ] ||", "[ ! -r /nonexistent ] ||")
+        hook.deny_commands()
+        hook.real_python()
+        xml = (ROOT / "xml/guest-x86.xml").read_bytes()
+        assert outcome(hook.run("web1", "prepare", "begin", "-", xml=xml)) == SILENCE
+        assert outcome(hook.run("web1", "prepare", "begin", "-", xml=EMULATED)) == SILENCE
+        assert hook.run("web1", "prepare", "begin", "-", xml=GUEST[:300]).returncode == 1
 
     @pytest.mark.parametrize("xml", [b"", b"\n", b"\n\n\n<domain type='kvm'>\n", b"<domain", GUEST, b"\xff\xfe" * 20])
     def test_no_byte_is_lost(self, arm64_hook: Hook, xml: bytes) -> None:
@@ -207,6 +278,7 @@ class TestPrepare:
         probe.write_text(
             f"#!{sys.executable}\nimport os, sys\n"  # a stub that puts together what the hook's module would read
             "sys.stdout.buffer.write(os.fsencode(sys.argv[-1]) + sys.stdin.buffer.read())\n"
+            f"sys.stdout.flush()\nos._exit({LET_IN})\n"
         )
         probe.chmod(0o755)
         arm64_hook.replace("python=/usr/bin/python3", f"python='{probe}'")
@@ -227,14 +299,12 @@ class TestPrepare:
         assert outcome(arm64_hook.run("web1", "prepare", "begin", "-", xml=xml)) == SILENCE
 
     def test_standard_input_that_never_comes(self, arm64_hook: Hook) -> None:
-        arm64_hook.replace("timeout 5 dd", "timeout 1 dd")
-        arm64_hook.stub_python(1)
-        stub = arm64_hook.path.parent / "stub-python"
-        stub.write_text("#!/bin/sh\necho asked >&2\nexit 1\n")
+        """libvirt writes it at once; ten seconds are promised, the script's own among them."""
+        arm64_hook.real_python()
         reader, writer = os.pipe()
         start = time.monotonic()
         run = subprocess.run(
-            ["sh", arm64_hook.path, "web1", "prepare", "begin", "-"],
+            [arm64_hook.shell, arm64_hook.path, "web1", "prepare", "begin", "-"],
             stdin=reader,
             capture_output=True,
             timeout=30,
@@ -242,8 +312,9 @@ class TestPrepare:
         )
         os.close(reader)
         os.close(writer)
-        assert (run.returncode, run.stderr) == (1, b"asked\n")
-        assert time.monotonic() - start < 5
+        assert run.returncode == 1
+        assert b"did not end within 8 s" in run.stderr
+        assert 9 < time.monotonic() - start < 12
 
 
 class TestWithoutPython:
@@ -259,9 +330,13 @@ class TestWithoutPython:
         if Path("/etc/vgicmgr/vgicmgr.conf").exists():
             pytest.skip("this machine has a policy")
 
-    def refuses(self, hook: Hook) -> None:
+    def refuses(self, hook: Hook, *, shell_speaks: bool = False) -> None:
+        """In one line, besides the shell's own where it cannot run Python."""
         run = hook.run("web1", "prepare", "begin", "-")
         assert (run.returncode, run.stdout) == (1, b"")
+        if shell_speaks:
+            assert b"vgicmgr: this guest cannot be judged: " in run.stderr
+            return
         assert run.stderr.endswith(f"cannot load the package vgicmgr; install it, or remove {hook.path}\n".encode())
         assert run.stderr.startswith(b"vgicmgr: this guest cannot be judged: ")
         assert run.stderr.count(b"\n") == 1
@@ -293,13 +368,101 @@ class TestWithoutPython:
         assert (run.returncode, run.stdout) == (1, b"")
         assert run.stderr.endswith(b"was ended in the middle of it (status 137); try again\n")
 
-    def test_policy_that_does_not_enforce(self, arm64_hook: Hook, tmp_path: Path) -> None:
-        policy = tmp_path / "vgicmgr.conf"
-        arm64_hook.replace("/etc/vgicmgr/vgicmgr.conf ||", f"{policy} ||")
+    @pytest.mark.parametrize("status", [0, 1, 2, 3, 39, 43, 120])
+    def test_python_that_ends_by_itself(self, arm64_hook: Hook, status: int) -> None:
+        """With its library away or without memory it ends with 1 before a line of ours runs (L6)."""
+        arm64_hook.stub_python(status)
+        run = arm64_hook.run("web1", "prepare", "begin", "-")
+        assert run.returncode == 1
+        assert run.stderr.endswith(f"ended without an answer (status {status}); try again\n".encode())
+        self.policy(arm64_hook, "[hook]\nmode = warn\n")
+        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == 0
+
+    def test_a_library_that_is_away(self, arm64_hook: Hook, tmp_path: Path) -> None:
+        arm64_hook.real_python()
+        stub = tmp_path / "stub-python"
+        stub.write_text(f'#!/bin/sh\nPYTHONHOME=/nonexistent exec "{sys.base_prefix}/bin/python3" -c "$3"\n')
+        stub.chmod(0o755)
+        arm64_hook.replace(f"python='{sys.executable}'", f"python='{stub}'")
+        self.policy(arm64_hook, "[hook]\nmode = warn\n")
+        run = arm64_hook.run("web1", "prepare", "begin", "-")
+        assert run.returncode == 0
+        assert b"ended without an answer (status 1)" in run.stderr
+
+    @pytest.mark.parametrize("python", ["exits 126", "cannot be run"])
+    def test_every_command_and_python_denied(self, arm64_hook: Hook, tmp_path: Path, python: str) -> None:
+        """Who cannot tell who it is lets nobody in (I1)."""
+        arm64_hook.deny_commands()
+        stub = tmp_path / "stub-python"
+        stub.write_text("#!/bin/sh\nexit 126\n" if python == "exits 126" else "#!/nonexistent/interpreter\n")
+        stub.chmod(0o755)
+        arm64_hook.replace("python=/usr/bin/python3", f"python='{stub}'")
+        speaks = python == "cannot be run"
+        self.refuses(arm64_hook, shell_speaks=speaks)
+        arm64_hook.replace("</proc/self/status", "</nonexistent")
+        self.refuses(arm64_hook, shell_speaks=speaks)
+        arm64_hook.replace("</nonexistent", f"<{tmp_path}/status")
+        (tmp_path / "status").write_text("Name:\tsh\n")
+        self.refuses(arm64_hook, shell_speaks=speaks)
+
+    @pytest.mark.parametrize(
+        ("status", "exit_status"), [("Uid:\t0\t0\t0\t0", 1), ("Uid:\t0\t1000\t0\t0", 0), ("Uid:\t1000\t0\t0\t0", 1)]
+    )
+    def test_a_daemon_without_root(self, arm64_hook: Hook, tmp_path: Path, status: str, exit_status: int) -> None:
+        """The effective user is the second of proc_pid_status(5)."""
+        arm64_hook.replace("python=/usr/bin/python3", "python=/nonexistent/python3")
+        arm64_hook.replace("</proc/self/status", f"<{tmp_path}/status")
+        (tmp_path / "status").write_text(f"Name:\tsh\nUmask:\t0022\n{status}\nGid:\t7\t7\t7\t7\n")
+        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == exit_status
+
+    # --- the policy, where Python cannot be asked
+
+    def policy(self, hook: Hook, text: str | bytes) -> Path:
+        path = hook.path.parent / "vgicmgr.conf"
+        if "policy=/etc/vgicmgr/vgicmgr.conf" in hook.path.read_text():
+            hook.replace("policy=/etc/vgicmgr/vgicmgr.conf", f"policy='{path}'")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    @pytest.mark.parametrize("denied", [True, False])
+    def test_policy_that_does_not_enforce(self, arm64_hook: Hook, denied: bool) -> None:
+        if denied:
+            arm64_hook.deny_commands()
         arm64_hook.replace("python=/usr/bin/python3", "python=/nonexistent/python3")
         for mode, status in (("enforce", 1), ("warn", 0), ("off", 0)):
-            policy.write_text(f"[hook]\nmode = {mode}\n")
+            self.policy(arm64_hook, f"[hook]\nmode = {mode}\n")
             assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == status
+
+    @pytest.mark.parametrize("text", POLICIES)
+    def test_a_policy_is_read_by_the_same_rule_as_pythons(self, arm64_hook: Hook, tmp_path: Path, text: str) -> None:
+        arm64_hook.replace("python=/usr/bin/python3", "python=/nonexistent/python3")
+        path = self.policy(arm64_hook, text)
+        try:
+            enforces = read_policy(str(path)).mode is Mode.ENFORCE
+        except PolicyError:
+            enforces = True
+        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == enforces
+
+    def test_the_policy_that_is_shipped(self, arm64_hook: Hook) -> None:
+        arm64_hook.replace("python=/usr/bin/python3", "python=/nonexistent/python3")
+        text = (ROOT / "packaging/vgicmgr.conf").read_text()
+        assert text.count("\nmode = enforce\n") == 1
+        for mode, status in (("enforce", 1), ("warn", 0)):
+            self.policy(arm64_hook, text.replace("\nmode = enforce\n", f"\nmode = {mode}\n"))
+            assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == status
+
+    @pytest.mark.parametrize("kind", ["device", "fifo", "folder", "dangling"])
+    def test_a_policy_that_is_no_file(self, arm64_hook: Hook, tmp_path: Path, kind: str) -> None:
+        arm64_hook.replace("python=/usr/bin/python3", "python=/nonexistent/python3")
+        path = self.policy(arm64_hook, "")
+        path.unlink()
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero" if kind == "device" else "/nonexistent")
+        assert arm64_hook.run("web1", "prepare", "begin", "-").returncode == 1
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")

@@ -32,6 +32,11 @@ def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
             verb.add_argument("--format", choices=("text", "json"), default="text")
         if run_verb is write:
             verb.add_argument("--force", action="store_true", help="as if the guest had been booted on this host")
+            verb.add_argument(
+                "--retry",
+                action="store_true",
+                help="try again while libvirt is busy; one that no longer runs is no failure",
+            )
         verb.set_defaults(run=run, verb=run_verb)
 
 
@@ -64,10 +69,13 @@ def show(options: Namespace) -> int:
 def write(options: Namespace) -> int:
     """Write the record."""
     from vgicmgr.domain.connection import connect
-    from vgicmgr.migration.writer import write_record
+    from vgicmgr.migration.writer import write_record, write_when_free
 
-    with connect(options.connect, read_only=False) as connection:
-        done = write_record(connection, options.domain, force=options.force)
+    if options.retry:
+        done = write_when_free(options.domain, options.connect)
+    else:
+        with connect(options.connect, read_only=False) as connection:
+            done = write_record(connection, options.domain, force=options.force)
     print(f"{options.domain}: {_DONE[done]}")
     return 0
 
@@ -76,6 +84,7 @@ _DONE = {
     "written": "record written",
     "moved": "keeps the record of its boot; this host's registers noted beside it",
     "kept": "has its record already",
+    "gone": "no longer runs",
     "not-needed": "is no arm64 KVM guest",
     "unknown-origin": "has no record, and may have been booted on another host: not written (--force)",
 }

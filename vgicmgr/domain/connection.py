@@ -13,6 +13,10 @@ class LibvirtError(VgicmgrError):
     """libvirt refused: it cannot be reached, has no such domain, or does not take a document."""
 
 
+class DomainNotRunning(LibvirtError):
+    """The domain does not run, or is not there."""
+
+
 @contextmanager
 def connect(uri: str = "", *, read_only: bool = True) -> Iterator["Connection"]:
     """A connection to libvirt; ``uri`` is empty for libvirt's own default.
@@ -69,13 +73,31 @@ class Connection:
         return xml.encode()
 
     def running_domain(self, name: str) -> Any:
-        """A running domain (libvirt's ``virDomain``), by its name or UUID; raises :class:`LibvirtError`."""
+        """A running domain (libvirt's ``virDomain``), by its name or UUID.
+
+        Raises :class:`DomainNotRunning` and, for other reasons, :class:`LibvirtError`.
+        """
+        import libvirt
+
         with refusals(f"domain '{name}'"):
-            domain = self._domain(name)
+            try:
+                domain = self._domain(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    raise DomainNotRunning(f"domain '{name}': {' '.join(str(error).split())[:500]}") from None
+                raise
             active = domain.isActive()
         if not active:
-            raise LibvirtError(f"domain '{name}' does not run", "start it first")
+            raise DomainNotRunning(f"domain '{name}' does not run", "start it first")
         return domain
+
+    def running_domains(self) -> "list[Any]":
+        """All that run (libvirt's ``virDomain``); raises :class:`LibvirtError`."""
+        import libvirt
+
+        with refusals("the running domains"):
+            domains: list[Any] = self._raw.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        return domains
 
     def running_xml(self, name: str) -> bytes:
         """A running domain's XML without what is secret in it; raises :class:`LibvirtError`."""

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vgicmgr.domain.cpulist import vcpu_cpus
 from vgicmgr.domain.domain import Domain
 from vgicmgr.findings import Verdict
+from vgicmgr.guest.affinity import mixed_cores
 from vgicmgr.guest.plan import call_plan, representative_vcpus
 from vgicmgr.guest.resolve import Resolution, resolve
 from vgicmgr.guest.scratch import ScratchVM
+from vgicmgr.host.cpus import on_cpus
 from vgicmgr.host.kernel import Kernel
 
 TYPE_CHECKING = False  # 'typing' is slow to start
@@ -26,7 +29,7 @@ def check_start(domain: Domain, host: "HostFacts") -> Verdict:
     if not domain.needs_gic:
         return Verdict()
     resolution = resolve(domain, host)
-    return Verdict((*resolution.findings, *_rehearse(resolution, host).findings))
+    return Verdict((*resolution.findings, *_rehearse(resolution, host).findings, *mixed_cores(domain, host)))
 
 
 def judge_start(domain: Domain) -> Verdict:
@@ -41,7 +44,7 @@ def _rehearse(resolution: Resolution, host: "HostFacts") -> Verdict:
     """What this host's kernel makes of the calls; nothing where it is another host, or there is no configuration."""
     if resolution.configuration is None or not isinstance(host, Kernel):
         return Verdict()
-    with scratch_vm(resolution.configuration, host) as scratch:
+    with on_cpus(vcpu_cpus(resolution.domain)), scratch_vm(resolution.configuration, host) as scratch:
         return scratch.verdict
 
 

@@ -1,6 +1,6 @@
 """The host that is assumed where none is known: what most hosts would say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from vgicmgr.dataclass import dataclass
@@ -76,6 +76,11 @@ class AssumedHost:
         """Whatever the VM."""
         del ipa_bits
         return self.makes_its
+
+    def midrs(self, cpus: Collection[int]) -> Mapping[int, int]:
+        """Nothing: its cores are of one type."""
+        del cpus
+        return {}
 
     def takes_target(self, target: str) -> bool | None:
         """None where nothing was given."""

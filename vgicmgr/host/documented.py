@@ -3,7 +3,7 @@
 Members that older programs did not write are not known (None); everything else that is used is checked here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from vgicmgr.dataclass import dataclass
@@ -159,6 +159,11 @@ class DocumentedHost:
         """By the kernel log."""
         log = self.capabilities.log
         return (log.gicv4_version or "") if log.gicv4 else ""
+
+    def midrs(self, cpus: Collection[int]) -> Mapping[int, int]:
+        """Of the CPUs that were online."""
+        types = self.capabilities.machine.core_types
+        return {cpu: core.midr for core in types for cpu in core.cpus if not cpus or cpu in cpus}
 
     def takes_target(self, target: str) -> bool | None:
         """By the cores' MIDR_EL1, since a core's own target and the generic one are taken.

@@ -7,7 +7,7 @@ from a host capabilities document, :class:`vgicmgr.host.assumed.AssumedHost` say
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Protocol
 
     from vgicmgr.qemu.program import QEMUFacts
@@ -75,6 +75,9 @@ class HostFacts(Protocol):
     @property
     def direct_injection(self) -> str:
         """The GICv4 version by which LPIs reach guests; empty where they do not, or the host does not say."""
+
+    def midrs(self, cpus: "Collection[int]") -> "Mapping[int, int]":
+        """MIDR_EL1 of these CPUs, or of all where none are named, as far as they are online."""
 
     def takes_target(self, target: str) -> bool | None:
         """Whether KVM_ARM_VCPU_INIT takes this KVM_ARM_TARGET_*; None where only the kernel can say."""

@@ -3,6 +3,7 @@
 import os
 from functools import cached_property  # enum has imported functools already
 
+from vgicmgr.host.cpus import read_midrs
 from vgicmgr.host.facts import DEFAULT_IPA_BITS
 from vgicmgr.kvm import its, uapi, vgic_v2, vgic_v3
 from vgicmgr.kvm.system import System
@@ -12,7 +13,7 @@ from vgicmgr.kvm.vm import VM
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from types import TracebackType
 
     from vgicmgr.qemu.program import QEMUFacts
@@ -172,6 +173,10 @@ class Kernel:
 
         log = read_kernel_log()
         return (log.gicv4_version or "") if log.gicv4 else ""
+
+    def midrs(self, cpus: "Collection[int]") -> dict[int, int]:
+        """By sysfs, each time: CPUs come and go."""
+        return read_midrs(cpus or None)
 
     def takes_target(self, target: str) -> bool | None:
         """Only KVM_ARM_VCPU_INIT tells, by the core that it runs on (``arch/arm64/kvm/guest.c``, kvm_target_cpu)."""

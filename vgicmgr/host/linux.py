@@ -4,8 +4,8 @@ import os
 import re
 
 from vgicmgr.host.capabilities import CoreType, KernelLog, Machine
+from vgicmgr.host.cpus import CPUS, read_midrs
 
-_CPUS = "/sys/devices/system/cpu"
 _KERNEL_LOG = "/dev/kmsg"
 _RECORD_BYTES = 8192
 """No record of /dev/kmsg is longer (PRINTK_MESSAGE_MAX and prefix; a shorter buffer gets EINVAL)."""
@@ -19,22 +19,11 @@ def read_machine() -> Machine:
     return Machine(names.machine, names.release, os.sysconf("SC_PAGE_SIZE"), read_core_types(), names.nodename)
 
 
-def read_core_types(cpus: str = _CPUS) -> tuple[CoreType, ...]:
+def read_core_types(cpus: str = CPUS) -> tuple[CoreType, ...]:
     """The distinct MIDR_EL1 values of the CPUs online (``Documentation/arch/arm64/cpu-feature-registers.rst``)."""
     by_midr: dict[int, list[int]] = {}
-    try:
-        names = os.listdir(cpus)  # noqa: PTH208 (pathlib is slow to start)
-    except OSError:
-        return ()
-    for name in names:
-        number = name.removeprefix("cpu")
-        if not number.isdecimal():
-            continue
-        try:
-            with open(f"{cpus}/{name}/regs/identification/midr_el1") as file:  # noqa: PTH123
-                by_midr.setdefault(int(file.read(), 16), []).append(int(number))
-        except (OSError, ValueError):
-            continue
+    for number, midr in read_midrs(folder=cpus).items():
+        by_midr.setdefault(midr, []).append(number)
     return tuple(CoreType(midr, tuple(sorted(numbers))) for midr, numbers in sorted(by_midr.items()))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from vgicmgr.domain.domain import Domain
 from vgicmgr.errors import RecordError
 from vgicmgr.findings import Finding, Severity, Verdict, finding
+from vgicmgr.guest.affinity import PIN, depends_on_core, of_the_core
 from vgicmgr.guest.devices import host_devices
 from vgicmgr.guest.memory import high_memory
 from vgicmgr.guest.resolve import Resolution, resolve
@@ -20,7 +21,8 @@ from vgicmgr.migration.clock import counter_frequency
 from vgicmgr.migration.departure import not_migratable
 from vgicmgr.migration.destination import Destination, open_destination
 from vgicmgr.migration.pages import page_sizes
-from vgicmgr.migration.record import ABIRecord, as_migrated
+from vgicmgr.migration.record import ABIRecord, as_migrated, read_record
+from vgicmgr.qemu.process import boot_id
 from vgicmgr.qemu.registers import Comparison, compare_lists
 from vgicmgr.qemu.rules import Rules
 
@@ -59,12 +61,36 @@ def check_arrival(domain: Domain, host: "HostFacts") -> Verdict:
     return judge_arrival(domain, record, host)
 
 
-def judge_incoming(domain: Domain) -> Verdict:
-    """As :func:`check_arrival`, on this host."""
+def judge_incoming(domain: Domain, *, migrating: bool = False) -> Verdict:
+    """As :func:`check_arrival`, on this host; ``migrating``: from another host, and not from a file."""
     if not domain.needs_gic:
         return Verdict()
     with Kernel() as host:
-        return check_arrival(domain, host)
+        verdict = check_arrival(domain, host)
+    own = _of_this_host(domain) if migrating else None
+    return Verdict((*verdict.findings, own)) if own else verdict
+
+
+def _of_this_host(domain: Domain) -> Finding | None:
+    """Where the latest record is of the host that the guest comes to, and so not of the one that it comes from.
+
+    A guest went from here to another host and comes back before that has noted what its QEMU sends. On a third host
+    nobody can tell: the XML does not say where a guest comes from.
+    """
+    element = domain.host_record or domain.record
+    try:
+        record = read_record(element) if element else None
+        here = boot_id()
+    except (RecordError, OSError):
+        return None
+    if record is None or record.process.partition("/")[0] != here:
+        return None
+    return finding(
+        "record-not-of-sender",
+        "the guest's latest ABI record was written on this very host, which does not send it: the host that does has "
+        "not noted what its QEMU sends, so that it is judged by what this host's would",
+        "wait until the guest has its record there, or see 'vgicmgr hook status' there",
+    )
 
 
 def judge_arrival(domain: Domain, record: ABIRecord, host: "HostFacts") -> Verdict:
@@ -91,7 +117,7 @@ def _compare(
         return
     yield from _machine(record, resolution, configuration, host)
     yield from counter_frequency(record, destination)  # before the counter itself is written
-    yield from _registers(record, resolution, destination)
+    yield from _registers(record, resolution, destination, host)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)
 
@@ -102,6 +128,8 @@ def _other_boot(domain: Domain, record: ABIRecord) -> Finding | None:
     A machine type without a version is one that libvirt has not yet replaced (virQEMUCapsGetCanonicalMachine).
     """
     differences = []
+    if record.uuid and domain.uuid and record.uuid != domain.uuid:
+        differences.append(f"is of the domain {record.uuid}, and this is {domain.uuid}")
     if domain.machine not in ("virt", record.machine):
         differences.append(f"is of machine type '{record.machine}', the domain of '{domain.machine}'")
     if domain.vcpus != record.vcpus:
@@ -134,14 +162,21 @@ def _assigned(resolution: Resolution, host: "HostFacts") -> tuple[Finding, ...]:
     return () if assigned is None else tuple(migration_findings(devices, assigned))
 
 
-def _registers(record: ABIRecord, resolution: Resolution, destination: Destination) -> Iterator[Finding]:
+def _registers(
+    record: ABIRecord, resolution: Resolution, destination: Destination, host: "HostFacts"
+) -> Iterator[Finding]:
     rules = resolution.machine.qemu.rules if resolution.machine else None
     host_cpu = resolution.cpu is not None and resolution.cpu.host_cpu
     if rules is not None:
         yield from _lists(record, destination, rules, host_cpu=host_cpu)
     else:
         yield from _lists_by_either(record, destination, host_cpu=host_cpu)
-    if refusals := destination.refused(record.registers):
+    refusals = destination.refused(record.registers)
+    others = [refusal for refusal in refusals if not of_the_core(refusal.name)]
+    if len(others) < len(refusals) and depends_on_core(resolution.domain, host):
+        yield _core_finding([refusal for refusal in refusals if of_the_core(refusal.name)])
+        refusals = tuple(others)
+    if refusals:
         yield _value_finding(refusals, record)
 
 
@@ -221,6 +256,15 @@ def _list_remedy(comparison: Comparison, record: ABIRecord, rules: Rules) -> str
 
 def _without(record: ABIRecord, comparison: Comparison) -> list[int]:
     return [number for number, _ in record.registers if number not in comparison.fatal]
+
+
+def _core_finding(refusals: Sequence[Refusal]) -> Finding:
+    return finding(
+        "cpu-types-mixed",
+        f"the core that was asked has another {_names([refusal.number for refusal in refusals])} than the guest; this "
+        "host's cores are of different types, and the guest may run on any of them",
+        PIN,
+    )
 
 
 def _value_finding(refusals: Sequence[Refusal], record: ABIRecord) -> Finding:

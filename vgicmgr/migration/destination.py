@@ -8,10 +8,12 @@ On this host the guest is brought up as QEMU brings it up, and its registers are
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from vgicmgr.domain.cpulist import vcpu_cpus
 from vgicmgr.errors import CannotTell
 from vgicmgr.guest.resolve import Resolution
 from vgicmgr.guest.scratch import ScratchVM
 from vgicmgr.guest.start import scratch_vm
+from vgicmgr.host.cpus import on_cpus
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import its, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
@@ -89,7 +91,8 @@ def open_destination(
     if configuration is None:
         yield None, ()
     elif isinstance(host, Kernel):
-        with scratch_vm(configuration, host, register_list=True) as scratch:
+        pinned = on_cpus(vcpu_cpus(resolution.domain))
+        with pinned, scratch_vm(configuration, host, register_list=True) as scratch:
             yield (None, scratch.findings) if scratch.error else (ScratchDestination(scratch, configuration), ())
     else:
         yield _documented(configuration, host), ()

@@ -13,7 +13,8 @@ from vgicmgr.migration.record import MAX_FREQUENCY, ABIRecord
 
 KIND = "vgicmgr ABI record"
 VERSION = 1
-_LATER = ("counter_frequency",)
+_NAMES = ("uuid", "host", "process")
+_LATER = ("counter_frequency", *_NAMES)
 """What the first documents of this version do not have."""
 _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 
@@ -56,6 +57,8 @@ def from_document(document: Any) -> ABIRecord:
         frequency = members.get("counter_frequency")
         if frequency is not None and not (type(frequency) is int and 0 < frequency <= MAX_FREQUENCY):
             raise ValueError
+        if not all(isinstance(members.get(name, ""), str) for name in _NAMES):
+            raise TypeError
         return ABIRecord(**members)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RecordError("the ABI record's document is not as its schema has it") from None
@@ -64,7 +67,8 @@ def from_document(document: Any) -> ABIRecord:
 def render(record: ABIRecord) -> str:
     """The record for people, each ID register with its fields."""
     lines = [
-        f"booted     {record.time} on Linux {record.kernel}, QEMU {record.qemu}, libvirt {record.libvirt}",
+        f"booted     {record.time} on {f'{record.host}, ' if record.host else ''}Linux {record.kernel}, "
+        f"QEMU {record.qemu}, libvirt {record.libvirt}",
         f"machine    {record.machine}, {record.vcpus} vCPU(s), {record.ipa_bits} bits of guest physical addresses, "
         f"host pages of {record.page_size >> 10} KiB",
         f"features   {', '.join(record.features)}" + (", stolen time" if record.steal_time else ""),

@@ -51,7 +51,8 @@ VERSION = 1
 
 MAX_REGISTERS = 4096
 """The longest list that is read; Linux 7.2 lists some 300 and no kernel 1000."""
-_UNCHECKED = ("counter-frequency",)
+_NAMES = ("uuid", "host", "process")
+_UNCHECKED = ("counter-frequency", *_NAMES)
 """Attributes that came later, and are left out of the checksum: a reader that does not know them computes the same."""
 MAX_FREQUENCY = 100_000_000_000
 """The fastest counter that is believed, in Hz; the architecture's is 1 GHz."""
@@ -69,6 +70,9 @@ class ABIRecord:
     vector lengths in bits. ``ipa_bits`` is the host's largest guest physical address size, ``page_size`` the host's in
     bytes. ``icc_ctlr_el1`` is None without a GICv3, ``gits_iidr`` and ``gits_typer`` without an ITS. ``registers`` are
     ids and first values of vCPU 0, by ascending id: those that QEMU carries in its list.
+
+    What it is of: ``uuid`` is the domain's, ``host`` the name of the host that it was written on, ``process`` the QEMU
+    there (:class:`~vgicmgr.qemu.process.QEMUProcess`); empty in a record of an older vgicmgr.
     """
 
     time: str
@@ -90,6 +94,9 @@ class ABIRecord:
     registers: tuple[tuple[int, int], ...]
     counter_frequency: int | None = None
     """Of the counter that the guest reads, in Hz; None where nobody has measured it (a record of an older vgicmgr)."""
+    uuid: str = ""
+    host: str = ""
+    process: str = ""
 
     def value(self, register_id: int) -> int | None:
         """The first value of a register, if the guest has it."""
@@ -142,7 +149,9 @@ def same_guest(a: ABIRecord, b: ABIRecord) -> bool:
     def seen(record: ABIRecord) -> ABIRecord:
         registers = tuple((number, value) for number, value in record.registers if number not in _COUNTERS)
         return replace(
-            record, time="", kernel="", qemu="", libvirt="", registers=registers, counter_frequency=frequency(record)
+            replace(record, time="", kernel="", qemu="", libvirt="", uuid="", host="", process=""),
+            registers=registers,
+            counter_frequency=frequency(record),
         )
 
     def frequency(record: ABIRecord) -> int | None:
@@ -189,6 +198,7 @@ def from_element(attributes: Mapping[str, str], text: str) -> ABIRecord:
         counter_frequency=_number(attributes, "counter-frequency", least=1, most=MAX_FREQUENCY)
         if "counter-frequency" in attributes
         else None,
+        **{name: _text(attributes, name) for name in _NAMES if name in attributes},
     )
     if attributes.get("checksum") != _checksum(record):
         raise RecordError(
@@ -204,7 +214,7 @@ def _attributes(record: ABIRecord) -> dict[str, str]:
     for member in record.__match_args__:
         value = getattr(record, member)
         name = member.replace("_", "-")
-        if member == "registers" or value is None:
+        if member == "registers" or value is None or (member in _UNCHECKED and not value):
             continue
         if isinstance(value, bool):
             words[name] = str(int(value))

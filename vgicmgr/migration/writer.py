@@ -1,34 +1,38 @@
 """Writing a running guest's ABI record into its live ``<metadata>``, by libvirt.
 
-A record says what a guest has seen since it was booted, so only a guest that was booted on this host gets one. Whether
-it was is told by libvirt's reason for the domain's state, and by the mark that the hook leaves for each guest that
-arrives by migration or from a file (:func:`arrival_mark`), since the reason is lost when a guest is paused.
+A record says what a guest has seen since it was booted, so only a guest that was booted on this host gets one; where it
+was, :mod:`vgicmgr.migration.origin` tells. One that arrived gets this host's beside the one that it has.
 """
 
+import os
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from vgicmgr.domain.connection import SYSTEM, Connection, connect, refusals
+from vgicmgr.dataclass import replace
+from vgicmgr.domain.connection import (
+    SYSTEM,
+    Connection,
+    DomainNotRunning,
+    LibvirtError,
+    connect,
+    refusals,
+)
 from vgicmgr.domain.domain import Domain, RecordElement
 from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import RecordError, VgicmgrError
 from vgicmgr.findings import Severity
 from vgicmgr.guest.resolve import resolve
 from vgicmgr.host.kernel import Kernel
+from vgicmgr.migration import marks
 from vgicmgr.migration.destination import open_destination
+from vgicmgr.migration.origin import Evidence, Origin, Told, tell_origin
 from vgicmgr.migration.record import ABIRecord, RecordKind, read_record, same_guest, to_xml
+from vgicmgr.qemu.process import QEMUProcess, find_process
 from vgicmgr.qemu.program import InstalledQEMU
 
-MARKS = Path("/run/vgicmgr/arrived")
-"""The marks of guests that arrived here, for as long as they run."""
 TRIES = 5
 PAUSE_SECONDS = 1.0
-
-
-def arrival_mark(name: str, folder: Path = MARKS) -> Path:
-    """The mark that says that the guest of this name arrived here; the hook makes and removes it."""
-    return folder / f"domain-{name}"
 
 
 def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
@@ -82,48 +86,68 @@ def write_record(connection: Connection, name: str, *, force: bool = False) -> s
     guest = read_domain(xml)
     if not guest.needs_gic:
         return "not-needed"
-    booted_here = force or _booted_here(domain, guest.name, guest.record)
+    process = find_process(guest.name, guest.uuid)
+    if not force and _is_of(guest.host_record or guest.record, guest, process):
+        return "kept"
+    booted_here = force or origin_of(domain, guest, process).origin is Origin.BOOTED_HERE
     if not booted_here and guest.record is None:
         return "unknown-origin"
     with Kernel() as host:
-        record = take_record(guest, host, libvirt=connection.libvirt_version())
+        taken = take_record(guest, host, libvirt=connection.libvirt_version())
+    record = replace(
+        taken, uuid=guest.uuid, host=os.uname().nodename, process=process.identity if process is not None else ""
+    )
     kind, element = (RecordKind.BOOT, guest.record) if booted_here else (RecordKind.HOST, guest.host_record)
     if booted_here and guest.host_record:
         _set_metadata(domain, RecordKind.HOST, None)
     if element and _says(element, record):
         return "kept"
     _set_metadata(domain, kind, to_xml(record, namespace=False))
+    # libvirt has taken it when it had done what it was at: it may have loaded a snapshot meanwhile
+    new = booted_here and not force and element is None
+    if new and origin_of(domain, guest, process).origin is Origin.ARRIVED:
+        _set_metadata(domain, kind, None)
+        return "unknown-origin"
     return "written" if booted_here else "moved"
 
 
-def _booted_here(domain: Any, name: str, element: RecordElement | None) -> bool:
-    import libvirt
-
-    if arrival_mark(name).exists():
-        return False
-    with refusals(f"domain '{name}'"):
+def origin_of(domain: Any, guest: Domain, process: QEMUProcess | None) -> Told:
+    """Where a running guest (libvirt's ``virDomain``) was booted; raises :class:`LibvirtError`."""
+    with refusals(f"domain '{guest.name}'"):
         state, reason = domain.state()
-    if state == libvirt.VIR_DOMAIN_RUNNING:
-        arrived = (
-            libvirt.VIR_DOMAIN_RUNNING_MIGRATED,
-            libvirt.VIR_DOMAIN_RUNNING_MIGRATION_CANCELED,
-            libvirt.VIR_DOMAIN_RUNNING_RESTORED,
-            libvirt.VIR_DOMAIN_RUNNING_FROM_SNAPSHOT,
-            libvirt.VIR_DOMAIN_RUNNING_POSTCOPY,
+    return tell_origin(
+        Evidence(
+            state,
+            reason,
+            process.arguments if process is not None else None,
+            marks.is_marked(guest.name),
+            guest.record is not None,
         )
-        # what a canceled migration leaves may have been booted anywhere; a record, if there is one, knows
-        return reason not in arrived and (reason == libvirt.VIR_DOMAIN_RUNNING_BOOTED or element is None)
-    return bool(state == libvirt.VIR_DOMAIN_PAUSED) and reason in (
-        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
-        libvirt.VIR_DOMAIN_PAUSED_USER,
     )
 
 
-def _says(element: RecordElement, record: ABIRecord) -> bool:
+def _is_of(element: RecordElement | None, guest: Domain, process: QEMUProcess | None) -> bool:
+    """Whether a record was written for this domain and this very QEMU."""
+    if element is None or process is None:
+        return False
     try:
-        return same_guest(read_record(element), record)
+        record = read_record(element)
     except RecordError:
         return False
+    return (record.uuid, record.process) == (guest.uuid, process.identity)
+
+
+def _says(element: RecordElement, record: ABIRecord) -> bool:
+    """Whether a record says this already, of the same domain and, as far as that is known, the same QEMU."""
+    try:
+        former = read_record(element)
+    except RecordError:
+        return False
+    return (
+        same_guest(former, record)
+        and former.uuid == record.uuid
+        and (not record.process or former.process == record.process)
+    )
 
 
 def _set_metadata(domain: Any, kind_of_record: RecordKind, xml: str | None) -> None:
@@ -134,20 +158,34 @@ def _set_metadata(domain: Any, kind_of_record: RecordKind, xml: str | None) -> N
         domain.setMetadata(kind, xml, kind_of_record.prefix, kind_of_record.value, live)
 
 
-def main(name: str) -> None:
-    """What the hook starts: write the record of ``name`` as soon as libvirt lets it, and log what came of it."""
+def write_when_free(name: str, uri: str = SYSTEM, *, sleep: Callable[[float], None] = time.sleep) -> str:
+    """As :func:`write_record`, again while libvirt is busy or cannot be reached; "gone" where the guest no longer runs.
+
+    The one policy of retries, with systemd and without. Raises :class:`~vgicmgr.errors.VgicmgrError`.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            with connect(uri, read_only=False) as connection:
+                return write_record(connection, name)
+        except DomainNotRunning:
+            return "gone"
+        except LibvirtError:
+            if attempt == TRIES:
+                raise
+            sleep(PAUSE_SECONDS * attempt)
+    raise AssertionError("not reached")
+
+
+def main(name: str) -> int:
+    """What the hook starts where systemd does not: write the record of ``name``, and log what came of it."""
     import syslog
 
     syslog.openlog("vgicmgr", syslog.LOG_PID, syslog.LOG_DAEMON)
     shown = ascii(name)
-    for attempt in range(TRIES):
-        try:
-            with connect(SYSTEM, read_only=False) as connection:
-                done = write_record(connection, name)
-        except VgicmgrError as error:
-            if attempt == TRIES - 1:
-                syslog.syslog(syslog.LOG_WARNING, f"record domain={shown} not-written: {str(error)!a}")
-            time.sleep(PAUSE_SECONDS * (attempt + 1))
-        else:
-            syslog.syslog(syslog.LOG_INFO, f"record domain={shown} {done}")
-            return
+    try:
+        done = write_when_free(name)
+    except VgicmgrError as error:
+        syslog.syslog(syslog.LOG_WARNING, f"record domain={shown} not-written: {str(error)!a}")
+        return 1
+    syslog.syslog(syslog.LOG_INFO, f"record domain={shown} {done}")
+    return 0

@@ -8,14 +8,15 @@ import pytest
 
 from tests.fakes.hosts import NEOVERSE_N1
 from tests.unit.migration.examples import RECORD, boot
-from tests.unit.migration.test_writer import HERE, Domain, marks
+from tests.unit.migration.test_writer import HERE, Domain, host
 from vgicmgr.cli import main
 from vgicmgr.domain import connection
 from vgicmgr.domain.connection import Connection
+from vgicmgr.migration import writer
 from vgicmgr.migration.document import from_document
 from vgicmgr.migration.record import RecordKind, same_guest, to_xml
 
-__all__ = ["marks"]
+__all__ = ["host"]
 
 Output = pytest.CaptureFixture[str]
 
@@ -41,6 +42,19 @@ def test_write_then_show(domain: Domain, capsys: Output) -> None:
     assert capsys.readouterr().out == "web1: has its record already\n"
     assert main(["record", "show", "--format", "json", "web1"]) == 0
     assert same_guest(from_document(json.loads(capsys.readouterr().out)), HERE)
+
+
+def test_the_unit_is_not_failed_by_a_guest_that_is_gone(
+    domain: Domain, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As packaging/vgicmgr-record@.service asks (I3)."""
+    monkeypatch.setattr(writer, "connect", connection.connect)
+    assert main(["record", "write", "--retry", "--", "web1"]) == 0
+    assert capsys.readouterr().out == "web1: record written\n"
+    domain.active = False
+    assert main(["record", "write", "--retry", "--", "web1"]) == 0
+    assert capsys.readouterr().out == "web1: no longer runs\n"
+    assert main(["record", "write", "web1"]) == 2
 
 
 def test_show_for_people(domain: Domain, capsys: Output) -> None:

@@ -34,6 +34,7 @@ from vgicmgr.qemu.rules import Rules
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 BOTH_GICS = replace(NEOVERSE_N1, gic_versions=frozenset((2, 3)))
 SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
+UUIDS = ("3f0a4f5e-52c2-4f0e-9a0b-6d5d1f7d4c11", "9d2b7c1a-52c2-4f0e-9a0b-6d5d1f7d4c11")
 """With one set of vCPU features only, whose document is soon made."""
 
 
@@ -167,6 +168,16 @@ class TestWithoutARecord:
         name, severity, evidence = only(self.check(with_record(boot(NEOVERSE_N1), **changes), other))
         assert (name, severity) == ("record-of-another-boot", WARNING)
         assert words in evidence
+
+    @pytest.mark.parametrize(("record", "domain", "other"), [("a", "b", True), ("a", "a", False), ("", "b", False)])
+    def test_it_is_of_another_domain(self, record: str, domain: str, other: bool) -> None:
+        """virt-clone copies the metadata, and a former vgicmgr's record does not say of which domain it is."""
+        ids = {"a": UUIDS[0], "b": UUIDS[1], "": ""}
+        xml = with_record(replace(boot(NEOVERSE_N1), uuid=ids[record]))
+        xml = xml.replace(b"</name>", f"</name><uuid>{ids[domain]}</uuid>".encode())
+        found = self.check(xml)
+        assert names(found) == (["record-of-another-boot"] if other else [])
+        assert not other or f"is of the domain {UUIDS[0]}, and this is {UUIDS[1]}" in found[0].evidence
 
     def test_of_another_boot_and_impossible_besides(self) -> None:
         xml = with_record(boot(GICV2_HOST), vcpus=2, gic="2")

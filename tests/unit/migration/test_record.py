@@ -50,6 +50,9 @@ records = st.builds(
     sve=st.sampled_from([(), (128,), (128, 256, 512)]),
     gicd_iidr=st.integers(0, 2**32 - 1),
     registers=registers,
+    uuid=printable,
+    host=printable,
+    process=printable,
 )
 
 
@@ -77,6 +80,26 @@ def test_a_record_comes_back_from_its_document(record: ABIRecord) -> None:
 @given(records, st.sampled_from(RecordKind))
 def test_a_record_meets_its_schema(record: ABIRecord, kind: RecordKind) -> None:
     assert SCHEMA.validate(etree.fromstring(to_xml(record, kind))), SCHEMA.error_log
+
+
+def test_what_a_record_is_of_is_not_in_its_checksum() -> None:
+    """A vgicmgr that does not know these attributes reads the record as it was (VERSION)."""
+    named = replace(RECORD, uuid="3f0a4f5e-52c2-4f0e-9a0b-6d5d1f7d4c11", host="arm1", process="7a0d/12345")
+    words = element(named)
+    assert words.attributes["checksum"] == element(RECORD).attributes["checksum"]
+    known = {name: value for name, value in words.attributes.items() if name not in ("uuid", "host", "process")}
+    assert from_element(known, words.text) == RECORD
+    assert same_guest(named, RECORD)
+    assert "on arm1, Linux 6.12" in render(named)
+
+
+def test_documents_of_records_that_do_not_say_what_they_are_of() -> None:
+    document = to_document(RECORD)
+    for name in ("uuid", "host", "process"):
+        del document[name]
+    assert from_document(document) == RECORD
+    with pytest.raises(RecordError, match="not as its schema has it"):
+        from_document({**document, "uuid": 7})
 
 
 def test_the_xml_for_libvirt_has_no_namespace_since_libvirt_gives_it_one() -> None:
