@@ -10,7 +10,7 @@ LEAST_SECONDS = 4.0
 """Watched by the host's clock where all is well."""
 MOST_SECONDS = 12.0
 """Watched where the rate looks wrong: the longer, the less a delayed line weighs."""
-SILENT_SECONDS = 25.0
+SILENT_SECONDS = 40.0
 """After which a guest without a line is not alive; one whose clock is slow says less often that it lives."""
 TOLERANCE = 0.15
 """Of the rate; hosts whose counters differ do so by much more."""

@@ -25,8 +25,6 @@ from tests.lab.matrix.alive import watch
 from tests.lab.matrix.cases import ALL_HOSTS, GUESTS, Case
 
 NAME = "guest"
-BOOT_SECONDS = 20.0
-"""Measured: 4 to 10, with UEFI too."""
 VGICMGR = ["python3", "-m", "vgicmgr.cli"]
 HOOK = "/etc/libvirt/hooks/qemu.d/50-vgicmgr"
 
@@ -183,13 +181,11 @@ def _write_record(host: Host) -> str:
 
 
 def start(host: Host, xml: str) -> None:
-    """Start the guest, and let it come up; on a machine under load it may still be booting when it is moved."""
+    """Start the guest, and wait until it is up: of one that still boots it could not be told that it goes on."""
     host.push(f"/run/{NAME}.xml", xml)
     host.run(["rm", "-f", nested.log(NAME)])  # what is in it would be taken for this guest's
     host.run(["virsh", "create", f"/run/{NAME}.xml"], check=True, timeout=120)
-    deadline = time.monotonic() + BOOT_SECONDS
-    while nested.UP not in nested.console(host, NAME) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    nested.wait_until_up(host, NAME)
 
 
 Said = tuple[bool, str, float]
