@@ -19,14 +19,14 @@ types: .venv/.installed
 	$(VENV)/bin/mypy
 
 unit: .venv/.installed
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest -n 2 tests/unit
 
 lab: .venv/.installed
 	$(VENV)/bin/pytest -n 2 --dist loadfile tests/lab
 
 # real migrations between pairs of lab hosts, each held against what the gate said of it beforehand; 'lab' has a few
 matrix: .venv/.lab
-	$(PYTHON) -m tests.lab.matrix
+	$(PYTHON) -m tests.lab.matrix --jobs 2
 
 # the ratios of the README's table: inside a lab host, and on this machine
 bench: .venv/.installed

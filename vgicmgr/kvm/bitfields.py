@@ -1,6 +1,7 @@
 """Registers as fields of bits, named and laid out as the architecture does it."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from vgicmgr.dataclass import dataclass
 
@@ -37,7 +38,7 @@ class Layout:
         """The layout written as ``CSV3 63:60, FP 19:16 signed, VMSA 0``."""
         return cls(tuple(_parse_field(part) for part in text.split(",")), width)
 
-    @property
+    @cached_property
     def all_fields(self) -> tuple[Field, ...]:
         """The fields, and the bits no field has as fields named after their place, such as ``[59:56]``."""
         return tuple(self._with_gaps())

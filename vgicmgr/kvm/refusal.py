@@ -1,5 +1,7 @@
 """A register whose value a kernel refuses, and the words that name its fields. Pure."""
 
+from functools import cache
+
 from vgicmgr.dataclass import dataclass, replace
 from vgicmgr.kvm import uapi
 from vgicmgr.kvm.bitfields import Field, Layout
@@ -53,6 +55,7 @@ _FIRMWARE = {
 _BITMAP = Layout.parse(", ".join(f"bit{n} {n}" for n in range(63, -1, -1)))
 
 
+@cache
 def register_layout(number: int) -> Layout | None:
     """The fields of a register by which a refusal is told; None where they are unknown."""
     if number in _FIRMWARE:
