@@ -290,6 +290,12 @@ _ENTRIES = (
         "the frequency of the counter is not known of both hosts, and the guest's time is wrong where it differs",
     ),
     # --- arrivals: the interrupt controller
+    Entry(
+        "gic-in-kernel",
+        _ERROR,
+        _ARRIVAL,
+        "the guest's GIC was made by KVM and is emulated by QEMU here, or the reverse, and would stop without a word",
+    ),
     Entry("gic-version", _ERROR, _ARRIVAL, "the guest was booted with another GIC version than it gets here"),
     Entry("icc-ctlr", _ERROR, _ARRIVAL, "the GIC's CPU interface differs (ICC_CTLR_EL1), and QEMU aborts"),
     Entry("gicd-iidr", _WARNING, _ARRIVAL, "the guest sees another GICD_IIDR here"),

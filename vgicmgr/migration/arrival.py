@@ -312,6 +312,16 @@ def _gic(record: ABIRecord, configuration: "VGICConfiguration", destination: Des
             f"set <gic version='{record.gic_version}'/>",
         )
         return
+    if record.in_kernel != configuration.in_kernel:
+        # seen in both directions: libvirt says that the guest arrived, and it never runs on
+        before, now = ("KVM made", "QEMU emulates it") if record.in_kernel else ("QEMU emulated", "KVM makes it")
+        yield finding(
+            "gic-in-kernel",
+            f"{before} the GIC that the guest was booted with, and {now} here: the state of one is not the other's, "
+            "and the guest stops without an error",
+            "boot the guest anew here, or use a host whose KVM is like that of the guest's own",
+        )
+        return
     if record.icc_ctlr_el1 is not None:
         yield from _icc_ctlr(record.icc_ctlr_el1, destination)
     yield from _gicd_iidr(record.gicd_iidr, destination)

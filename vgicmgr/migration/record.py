@@ -68,8 +68,9 @@ class ABIRecord:
     ``kernel``, ``qemu`` and ``libvirt`` are the versions it was booted under, ``time`` when (ISO 8601, UTC).
     ``machine`` is the versioned machine type. ``features`` are the vCPUs' KVM_ARM_VCPU_* features and ``sve`` their
     vector lengths in bits. ``ipa_bits`` is the host's largest guest physical address size, ``page_size`` the host's in
-    bytes. ``icc_ctlr_el1`` is None without a GICv3, ``gits_iidr`` and ``gits_typer`` without an ITS. ``registers`` are
-    ids and first values of vCPU 0, by ascending id: those that QEMU carries in its list.
+    bytes. ``gicd_iidr`` is 0 where QEMU emulates the GIC. ``icc_ctlr_el1`` is None without a GICv3, ``gits_iidr`` and
+    ``gits_typer`` without an ITS. ``registers`` are ids and first values of vCPU 0, by ascending id: those that QEMU
+    carries in its list.
 
     What it is of: ``uuid`` is the domain's, ``host`` the name of the host that it was written on, ``process`` the QEMU
     there (:class:`~vgicmgr.qemu.process.QEMUProcess`); empty in a record of an older vgicmgr.
@@ -97,6 +98,11 @@ class ABIRecord:
     uuid: str = ""
     host: str = ""
     process: str = ""
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether KVM made the guest's GIC: its GICD_IIDR is never 0 (the implementer is in it)."""
+        return self.gicd_iidr != 0
 
     def value(self, register_id: int) -> int | None:
         """The first value of a register, if the guest has it."""

@@ -72,6 +72,13 @@ class TestAHostLikeTheFirst:
         ).findings
         assert only(found)[:2] == ("emulated-gic", WARNING)
 
+    @pytest.mark.parametrize(("first", "then"), [(GICV2_HOST, NO_GIC), (NO_GIC, GICV2_HOST)])
+    def test_a_gic_of_kvms_and_one_of_qemus_do_not_mix(self, first: HostKind, then: HostKind) -> None:
+        """Seen between emulated hosts in both directions: libvirt says "arrived", and the guest never runs on."""
+        guest, same = domain(gic="2"), first.registers
+        found = judge(boot(first, guest), replace(then, registers=same, pmu=first.pmu), guest)
+        assert "gic-in-kernel" in [one.name for one in found if one.severity is ERROR]
+
     def test_a_guest_with_el2(self) -> None:
         guest = domain("-machine", "virtualization=on")
         record = boot(NESTED, guest)
