@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgicmgr.dataclass import dataclass
 from vgicmgr.domain.domain import Domain
-from vgicmgr.errors import CannotTell, VgicmgrError
+from vgicmgr.errors import VgicmgrError
 from vgicmgr.findings import Finding, Severity, Verdict
 from vgicmgr.guest.map import printable
 from vgicmgr.migration.arrival import check_arrival
@@ -85,18 +85,13 @@ class Outlook:
 
 
 def check_restore(saved: SavedGuest, host: "HostFacts") -> Outlook:
-    """Whether it comes back on ``host``.
-
-    Raises :class:`~vgicmgr.errors.CannotTell` where the host cannot be asked at all.
-    """
+    """Whether it comes back on ``host``; where the host cannot be asked, that is not known of this one."""
     if saved.domain is None:
         return Outlook(saved, why=saved.unreadable)
     if not saved.domain.needs_gic:
         return Outlook(saved, Verdict(), why="it is no arm64 KVM guest, and there is nothing to judge")
     try:
         verdict = check_arrival(saved.domain, host)
-    except CannotTell:
-        raise
     except VgicmgrError as error:
         return Outlook(saved, why=str(error))
     return Outlook(saved, Verdict(tuple(found for found in verdict.findings if found.name not in _OF_LIVE_MOVES)))

@@ -1,5 +1,6 @@
 """``vgicmgr check-restore``: what lies saved, by a libvirt that stands in for one; what comes back, by fake kernels."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -392,6 +393,18 @@ class TestWhatCannotBeTold:
         captured = capsys.readouterr().out
         assert captured.startswith("-     saved image /srv/none   not known   saved image '/srv/none': ")
         assert "web1  saved image /srv/image  comes back" in captured
+
+    def test_a_kernel_that_refuses_to_be_asked(
+        self, libvirt: Libvirt, this_host: FakeKernel, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    ) -> None:
+        kernel = install(monkeypatch, FakeKernel(SMALL, refuse={("KVM_CREATE_VM", 1): errno.ENOMEM}))
+        libvirt(Daemon(Domain("a", GOOD), Domain("b", GOOD)))
+        assert main(["check-restore"]) == 2
+        first, second, _ = capsys.readouterr().out.splitlines()
+        assert "not known" in first
+        assert "ENOMEM" in first
+        assert second.endswith("comes back")
+        assert kernel.open_descriptors() == []
 
     def test_a_document_that_says_too_little(
         self, libvirt: Libvirt, this_host: FakeKernel, tmp_path: Path, capsys: Output
