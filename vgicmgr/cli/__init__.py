@@ -17,6 +17,7 @@ COMMANDS = (
     "hook",
     "record",
     "check-migration",
+    "check-restore",
     "lsvfio",
     "watch",
     "explain",

@@ -106,6 +106,42 @@ class Connection:
             xml: str = domain.XMLDesc(0)
         return xml.encode()
 
+    def domain_names(self) -> tuple[str, ...]:
+        """Of all domains, running or not, in order; raises :class:`LibvirtError`."""
+        with refusals("the domains cannot be listed"):
+            return tuple(sorted(domain.name() for domain in self._raw.listAllDomains(0)))
+
+    def has_managed_save(self, name: str) -> bool:
+        """Whether the domain is saved, and will be restored when it is started; raises :class:`LibvirtError`."""
+        with refusals(f"domain '{name}'"):
+            return bool(self._domain(name).hasManagedSaveImage(0))
+
+    def managed_save_xml(self, name: str) -> bytes:
+        """The domain XML in a domain's managed save, without what is secret in it; raises :class:`LibvirtError`."""
+        with refusals(f"the managed save of domain '{name}'"):
+            xml: str = self._domain(name).managedSaveGetXMLDesc(0)
+        return xml.encode()
+
+    def saved_image_xml(self, path: str) -> bytes:
+        """The same in the file of a saved guest, which libvirt opens: on its host, and not for who may only read.
+
+        (libvirt, ``src/libvirt-domain.c``, virDomainSaveImageGetXMLDesc.) Raises :class:`LibvirtError`.
+        """
+        with refusals(f"saved image '{path}'"):
+            xml: str = self._raw.saveImageGetXMLDesc(path, 0)
+        return xml.encode()
+
+    def snapshot_names(self, name: str) -> tuple[str, ...]:
+        """Of a domain's snapshots, in order; raises :class:`LibvirtError`."""
+        with refusals(f"the snapshots of domain '{name}'"):
+            return tuple(sorted(snapshot.getName() for snapshot in self._domain(name).listAllSnapshots(0)))
+
+    def snapshot_xml(self, name: str, snapshot: str) -> bytes:
+        """The ``<domainsnapshot>`` of one of them, without what is secret in it; raises :class:`LibvirtError`."""
+        with refusals(f"snapshot '{snapshot}' of domain '{name}'"):
+            xml: str = self._domain(name).snapshotLookupByName(snapshot, 0).getXMLDesc(0)
+        return xml.encode()
+
     def define(self, xml: bytes) -> None:
         """Define, or redefine, the persistent domain that this XML describes; raises :class:`LibvirtError`."""
         import libvirt

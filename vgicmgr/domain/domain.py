@@ -127,3 +127,16 @@ class Domain:
                 or (not self.machine and self.arch == "aarch64")
             )
         )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a domain: what it was taken of, and whether reverting to it loads memory.
+
+    ``state`` is the guest's when it was taken, ``memory`` where that is (internal, external, no). ``domain`` is the
+    domain as it ran then, which libvirt starts again; None where it did not run.
+    """
+
+    state: str
+    memory: str
+    domain: Domain | None = None

@@ -21,6 +21,7 @@ from vgicmgr.domain.domain import (
     Devices,
     Domain,
     RecordElement,
+    Snapshot,
 )
 from vgicmgr.errors import DomainXMLError
 
@@ -48,12 +49,7 @@ def read_domain(xml: bytes) -> Domain:
     says something that libvirt would not write (a number out of range, an element twice). Where nothing but
     ``<metadata>`` cannot be parsed, the rest is read without it.
     """
-    if len(xml) > MAX_BYTES:
-        raise DomainXMLError(f"the domain XML is larger than {MAX_BYTES >> 20} MiB")
-    if xml.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in xml:
-        raise DomainXMLError("the domain XML is not in UTF-8", "save it as UTF-8")
-    if not xml.strip():
-        raise DomainXMLError("the domain XML is empty")
+    _check_bounds(xml)
     try:
         return _domain(_read(xml))
     except _MalformedError as error:
@@ -65,6 +61,33 @@ def read_domain(xml: bytes) -> Domain:
         except _MalformedError:
             raise error from None
         return replace(_domain(root), metadata_unreadable=error.reason)
+
+
+def read_snapshot(xml: bytes) -> Snapshot:
+    """The snapshot that a <domainsnapshot> describes; errors as :func:`read_domain`.
+
+    Here a <metadata> that cannot be parsed is an error like any other: two definitions may have one. Where the memory
+    is, libvirt has not always written (virDomainSnapshotDefParse); which state is brought back running, and from which
+    definition, is qemuSnapshotRevert's rule: that of a guest that ran, and not <inactiveDomain>.
+    """
+    _check_bounds(xml)
+    root = _read(xml, "domainsnapshot")
+    state = root.required("state").text
+    ran = state in ("running", "paused")
+    memory = root.first("memory").get("snapshot") or ("internal" if ran else "no")
+    if not ran or memory == "no":
+        return Snapshot(state, memory)
+    return Snapshot(state, memory, _domain(root.required("domain")))
+
+
+def _check_bounds(xml: bytes) -> None:
+    """Refuse what is not even tried; raises :class:`DomainXMLError`."""
+    if len(xml) > MAX_BYTES:
+        raise DomainXMLError(f"the domain XML is larger than {MAX_BYTES >> 20} MiB")
+    if xml.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in xml:
+        raise DomainXMLError("the domain XML is not in UTF-8", "save it as UTF-8")
+    if not xml.strip():
+        raise DomainXMLError("the domain XML is empty")
 
 
 def blank_metadata(xml: bytes) -> bytes | None:
@@ -186,6 +209,12 @@ _DOMAIN = _Wanted(
     },
 )
 
+_ROOTS = {
+    "domain": _DOMAIN,
+    "domainsnapshot": _Wanted(state=_Wanted(text=True), memory=_Wanted(), domain=_DOMAIN),
+}
+"""What a document can be of."""
+
 
 class _MalformedError(DomainXMLError):
     """The document is no XML."""
@@ -264,9 +293,9 @@ def _round_up(size: int, unit: int) -> int:
     return (size + unit - 1) // unit * unit
 
 
-def _read(xml: bytes) -> _Element:
-    """The elements that are wanted; raises :class:`DomainXMLError`."""
-    reader = _Reader()
+def _read(xml: bytes, root: str = "domain") -> _Element:
+    """The elements that are wanted of a document with this root; raises :class:`DomainXMLError`."""
+    reader = _Reader(root)
     # the encoding is given, so that the document's own declaration cannot choose a codec
     parser = expat.ParserCreate("UTF-8")
     parser.buffer_text = True
@@ -279,14 +308,15 @@ def _read(xml: bytes) -> _Element:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
         raise _MalformedError(f"{expat.ErrorString(error.code)} at line {error.lineno}") from None
-    return reader.top.all("domain")[0]
+    return reader.top.all(root)[0]
 
 
 class _Reader:
     """Gathers the elements that are wanted; everything else is passed over by counting its depth."""
 
-    def __init__(self) -> None:
-        wanted = _Wanted(domain=_DOMAIN)
+    def __init__(self, root: str) -> None:
+        self._root = root
+        wanted = _Wanted(others={("", root): _ROOTS[root]})
         self.top = _Element("", {})
         self._open: list[tuple[_Element, _Wanted]] = [(self.top, wanted)]
         self._namespaces = Namespaces()
@@ -342,7 +372,7 @@ class _Reader:
         element is that of its children, too (an XPath string value).
         """
         if len(self._open) == 1:
-            raise DomainXMLError("the document is no domain XML: its root is not <domain>")
+            raise DomainXMLError(f"the document is no domain XML: its root is not <{self._root}>")
         if outer.foreign:
             return
         if outer.text:

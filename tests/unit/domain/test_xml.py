@@ -7,7 +7,7 @@ import pytest
 
 from vgicmgr.domain.domain import ABI_HOST, ABI_RECORD, IOMMU, QEMU_NAMESPACE, Domain, RecordElement
 from vgicmgr.domain.hostdevices import HostDevice
-from vgicmgr.domain.xml import blank_metadata, read_domain
+from vgicmgr.domain.xml import MAX_BYTES, blank_metadata, read_domain, read_snapshot
 from vgicmgr.errors import DomainXMLError
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -376,3 +376,62 @@ class TestSize:
         start = time.monotonic()
         read(f"<metadata {many}>" + "<b xmlns:c='d'/>" * 50000 + "</metadata>")
         assert time.monotonic() - start < 10
+
+
+class TestSnapshots:
+    """A <domainsnapshot>, by the rules that hold for the domain within it."""
+
+    MEMORY = "<memory snapshot='external' file='/srv/s.mem'/>"
+
+    def snapshot(self, inside: str = "", *, state: str = "running", memory: str = MEMORY, more: str = "") -> bytes:
+        definition = domain(inside).decode()
+        return f"<domainsnapshot><state>{state}</state>{memory}{definition}{more}</domainsnapshot>".encode()
+
+    def test_the_domain_is_read_as_any(self) -> None:
+        inside = f"<metadata>{RECORD}</metadata><vcpu>3</vcpu>"
+        found = read_snapshot(self.snapshot(inside))
+        assert (found.state, found.memory, found.domain) == ("running", "external", read(inside))
+
+    def test_what_else_is_in_it_is_passed_over(self) -> None:
+        """As libvirt orders it: name, parent, disks, and the definition of the next start after the one that ran."""
+        definition = domain("<vcpu>9</vcpu>").decode().replace("domain", "inactiveDomain")
+        more = f"<parent><name>p</name></parent>{definition}<cookie><slirpHelper/></cookie>"
+        found = read_snapshot(self.snapshot("<vcpu>3</vcpu>", more=more)).domain
+        assert found is not None
+        assert found.vcpus == 3
+
+    @pytest.mark.parametrize("state", ["shutoff", "disk-snapshot", "shutdown", "crashed", "pmsuspended", "blocked"])
+    def test_whose_guest_is_not_brought_back_running(self, state: str) -> None:
+        assert read_snapshot(self.snapshot(state=state)).domain is None
+
+    @pytest.mark.parametrize(("state", "expected"), [("running", "internal"), ("shutoff", "no")])
+    def test_memory_that_is_not_told(self, state: str, expected: str) -> None:
+        assert read_snapshot(self.snapshot(state=state, memory="")).memory == expected
+
+    @pytest.mark.parametrize(
+        ("xml", "why"),
+        [
+            (domain(), "its root is not <domainsnapshot>"),
+            (b"<domainsnapshot/>", "has no <state>"),
+            (b"<domainsnapshot><state>running</state></domainsnapshot>", "has no <domain>"),
+            (b"<!DOCTYPE d><domainsnapshot/>", "DOCTYPE"),
+            (b"<domainsnapshot>" + b" " * MAX_BYTES, "is larger than"),
+            (b"<domainsnapshot><state>running</state>", "is malformed"),
+            (b"<x:domainsnapshot xmlns:x='urn:x'/>", "its root is not <domainsnapshot>"),
+            (b"<domainsnapshot xmlns:x='urn:x'><x:state>running</x:state></domainsnapshot>", "not libvirt's"),
+            (b" ", "is empty"),
+            (b"<\0d\0", "is not in UTF-8"),
+        ],
+    )
+    def test_refused(self, xml: bytes, why: str) -> None:
+        with pytest.raises(DomainXMLError) as caught:
+            read_snapshot(xml)
+        assert why in caught.value.message
+
+    def test_the_definition_twice(self) -> None:
+        with pytest.raises(DomainXMLError, match="<domain> twice"):
+            read_snapshot(self.snapshot(more=domain().decode()))
+
+    def test_a_domain_is_no_snapshot(self) -> None:
+        with pytest.raises(DomainXMLError, match="its root is not <domain>"):
+            read_domain(self.snapshot())
