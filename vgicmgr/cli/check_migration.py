@@ -89,10 +89,15 @@ def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost"
     from vgicmgr.migration.destination import open_destination
     from vgicmgr.migration.record import after_move
 
-    with open_destination(resolve(domain, source), source) as (destination, _):
+    resolution = resolve(domain, source)
+    with open_destination(resolution, source) as (destination, _):
         if destination is None:
             raise CannotTell("by its document, the guest cannot run on the host that it is said to be on")
-        return after_move(record, replace(record, registers=destination.first_values()))
+        version = resolution.machine.qemu.version if resolution.machine else None
+        qemu = ".".join(map(str, version)) if version else "unknown"
+        if record.qemu.startswith(f"{qemu}."):  # a document has no more of it
+            qemu = record.qemu
+        return after_move(record, replace(record, registers=destination.first_values(), qemu=qemu))
 
 
 def _blocked_by_qemu(options: Namespace) -> "Iterable[Finding]":

@@ -49,6 +49,7 @@ class Program:
     version: tuple[int, int] | None = None
     rules: Rules | None = None
     psci_property: bool | None = None
+    release: str = ""
 
 
 def read_document(content: bytes) -> "DocumentedHost":

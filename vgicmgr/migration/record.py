@@ -90,6 +90,9 @@ class ABIRecord:
     registers: tuple[tuple[int, int], ...]
     counter_frequency: int | None = None
     """Of the counter that the guest reads, in Hz; None where nobody has measured it (a record of an older vgicmgr)."""
+    sender_qemu: str | None = None
+    """The version of the QEMU that the guest has moved to; None where it is still on that of its boot. No part of a
+    record as it is written: :func:`after_move` fills it in."""
 
     def value(self, register_id: int) -> int | None:
         """The first value of a register, if the guest has it."""
@@ -102,7 +105,8 @@ def after_move(record: ABIRecord, host: ABIRecord) -> ABIRecord:
     The registers are that host's; those that the guest brought along have its values (target/arm/machine.c).
     """
     values = dict(record.registers)
-    return replace(record, registers=tuple((number, values.get(number, value)) for number, value in host.registers))
+    registers = tuple((number, values.get(number, value)) for number, value in host.registers)
+    return replace(record, registers=registers, sender_qemu=host.qemu)
 
 
 def read_record(element: RecordElement) -> ABIRecord:
@@ -204,7 +208,7 @@ def _attributes(record: ABIRecord) -> dict[str, str]:
     for member in record.__match_args__:
         value = getattr(record, member)
         name = member.replace("_", "-")
-        if member == "registers" or value is None:
+        if member in ("registers", "sender_qemu") or value is None:
             continue
         if isinstance(value, bool):
             words[name] = str(int(value))
