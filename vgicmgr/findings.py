@@ -312,9 +312,10 @@ _ENTRIES = (
     Entry("post-copy-page-size", _WARNING, _ARRIVAL, "the hosts' page sizes differ, so that post-copy migration fails"),
     Entry("device-migration", _ERROR, _ARRIVAL, "an assigned device cannot migrate"),
     Entry("device-migration-unknown", _WARNING, _ARRIVAL, "whether an assigned device can migrate is not known"),
+    Entry("device-state", _ERROR, _ARRIVAL, "QEMU here is known not to take the state that the other gives a device"),
     Entry(
         "device-version", _WARNING, _ARRIVAL,
-        "the two QEMUs are known to disagree on a device's state, or have not been seen together",
+        "the two QEMUs may disagree on a device's state: they have not been seen together with such devices",
     ),
     Entry(
         "not-migratable", _ERROR, (Stage.ARRIVAL, Stage.DEPARTURE),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vgicmgr.host.documented import DocumentedHost
     from vgicmgr.host.facts import HostFacts
     from vgicmgr.migration.record import ABIRecord
+    from vgicmgr.qemu.program import QEMUFacts
 
 
 def add_parser(commands: "_SubParsersAction[ArgumentParser]") -> None:
@@ -89,10 +90,19 @@ def _from_source(domain: "Domain", record: "ABIRecord", source: "DocumentedHost"
     from vgicmgr.migration.destination import open_destination
     from vgicmgr.migration.record import after_move
 
-    with open_destination(resolve(domain, source), source) as (destination, _):
+    resolution = resolve(domain, source)
+    with open_destination(resolution, source) as (destination, _):
         if destination is None:
             raise CannotTell("by its document, the guest cannot run on the host that it is said to be on")
-        return after_move(record, replace(record, registers=destination.first_values()))
+        qemu = source_release(resolution.machine.qemu, record) if resolution.machine else "unknown"
+        return after_move(record, replace(record, registers=destination.first_values(), qemu=qemu))
+
+
+def source_release(qemu: "QEMUFacts", record: "ABIRecord") -> str:
+    """The source's QEMU; where its document has no release, that of the guest's boot if it is of the same version."""
+    version = ".".join(map(str, qemu.version or ()))
+    booted = record.qemu if version and record.qemu.startswith(f"{version}.") else ""
+    return qemu.release or booted or version or "unknown"
 
 
 def _blocked_by_qemu(options: Namespace) -> "Iterable[Finding]":

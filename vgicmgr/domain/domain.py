@@ -46,17 +46,33 @@ class RecordElement:
 
 
 @dataclass(frozen=True)
+class EmulatedDevice:
+    """A device that QEMU emulates on PCIe, or on virtio-mmio.
+
+    ``kind`` is libvirt's element, or says which controller it is. ``queue_size`` is how long its virtqueues are to be,
+    0 for QEMU's own choice. ``port``: it is plugged into a PCIe port, which libvirt adds where the XML names none.
+    """
+
+    kind: str
+    virtio: bool = True
+    queue_size: int = 0
+    port: bool = False
+
+
+@dataclass(frozen=True)
 class Devices:
-    """What of the XML's own devices bears on interrupts and memory map, without those of QEMU's arguments.
+    """What of the XML's own devices bears on interrupts, memory map and migration, without those of QEMU's arguments.
 
     ``root_ports``: PCIe root ports and switch ports, which need MSI-X. ``pcihole64``: the size in bytes that the host
-    bridge's 64-bit window is to have, or 0. ``host_devices``: those that VFIO assigns.
+    bridge's 64-bit window is to have, or 0. ``host_devices``: those that VFIO assigns. ``emulated``: those that QEMU
+    emulates, but ports, bridges and what is no device of PCIe or virtio.
     """
 
     iommus: tuple[IOMMU, ...] = ()
     root_ports: int = 0
     pcihole64: int = 0
     host_devices: "tuple[HostDevice, ...]" = ()
+    emulated: tuple[EmulatedDevice, ...] = ()
 
 
 @dataclass(frozen=True)

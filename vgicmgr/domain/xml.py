@@ -30,6 +30,7 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vgicmgr.domain.domain import EmulatedDevice
     from vgicmgr.domain.hostdevices import HostDevice
 
 MAX_BYTES = 8 << 20
@@ -148,9 +149,10 @@ class Namespaces:
 class _Wanted:
     """An element that is read: which children, whether its text, and how many of it its parent may have.
 
-    ``merged``: as XPath has it (``./features/*``), several count as one. ``only``: an attribute that the element must
-    have so, or it is passed over. ``foreign``: it is not libvirt's, so that libvirt's rules do not hold within.
-    ``others``: children by namespace and name.
+    ``merged``: as XPath has it (``./features/*``), several count as one. ``foreign``: it is not libvirt's,
+    so that libvirt's rules do not hold within. ``sampled``: what matters is of what kinds there are any, so that more
+    than ``most`` are passed over, but for those that count one by one (:data:`_COUNTED`). ``others``: children by
+    namespace and name.
     """
 
     def __init__(
@@ -159,12 +161,13 @@ class _Wanted:
         *,
         text: bool = False,
         merged: bool = False,
-        only: tuple[str, str] | None = None,
         foreign: bool = False,
+        sampled: bool = False,
         others: "Mapping[tuple[str, str], _Wanted] | None" = None,
         **children: "_Wanted",
     ) -> None:
-        self.most, self.text, self.merged, self.only, self.foreign = most, text, merged, only, foreign
+        self.most, self.text, self.merged, self.foreign = most, text, merged, foreign
+        self.sampled = sampled
         self.children = {("", name): wanted for name, wanted in children.items()} | dict(others or {})
 
 
@@ -172,11 +175,32 @@ _COMMANDLINE = (QEMU_NAMESPACE, "commandline")
 _OVERRIDES = tuple((QEMU_NAMESPACE, name) for name in ("override", "capabilities", "deprecation"))
 _RECORDS = tuple((namespace, ABI_ELEMENT) for namespace in (ABI_RECORD, ABI_HOST))
 _MOST_HOST_DEVICES = 1024
+_PARTS = ("target", "driver", "model", "address")
+_DEVICES = (
+    "disk",
+    "filesystem",
+    "input",
+    "sound",
+    "video",
+    "rng",
+    "memballoon",
+    "vsock",
+    "crypto",
+    "watchdog",
+    "shmem",
+    "panic",
+    "channel",
+    "console",
+)
 _OF_HOST_DEVICE = {
     ("", "source"): _Wanted(address=_Wanted()),
     ("", "teaming"): _Wanted(),
     ("", "driver"): _Wanted(),
 }
+_MOST_DEVICES = 4096
+_COUNTED = ("pci", "hostdev")
+"""Types of controllers and interfaces."""
+_OF_DEVICE = {("", part): _Wanted() for part in _PARTS}
 _DOMAIN = _Wanted(
     name=_Wanted(text=True),
     uuid=_Wanted(text=True),
@@ -197,11 +221,12 @@ _DOMAIN = _Wanted(
     devices=_Wanted(
         merged=True,
         emulator=_Wanted(text=True),
-        memory=_Wanted(1024, target=_Wanted(size=_Wanted(text=True))),
-        iommu=_Wanted(64, driver=_Wanted()),
-        controller=_Wanted(4096, only=("type", "pci"), pcihole64=_Wanted(text=True)),
+        memory=_Wanted(1024, target=_Wanted(size=_Wanted(text=True)), address=_Wanted()),
+        iommu=_Wanted(64, driver=_Wanted(), address=_Wanted()),
+        controller=_Wanted(_MOST_DEVICES, sampled=True, pcihole64=_Wanted(text=True), others=_OF_DEVICE),
         hostdev=_Wanted(_MOST_HOST_DEVICES, others=_OF_HOST_DEVICE),
-        interface=_Wanted(_MOST_HOST_DEVICES, only=("type", "hostdev"), others=_OF_HOST_DEVICE),
+        interface=_Wanted(_MOST_DEVICES, sampled=True, others={**_OF_DEVICE, **_OF_HOST_DEVICE}),
+        others={("", name): _Wanted(_MOST_DEVICES, sampled=True, others=_OF_DEVICE) for name in _DEVICES},
     ),
     others={
         _COMMANDLINE: _Wanted(merged=True, others={(QEMU_NAMESPACE, "arg"): _Wanted(10000)}),
@@ -341,11 +366,9 @@ class _Reader:
         parent, outer = self._open[-1]
         key = self._namespaces.enter(name, attributes)
         wanted = outer.children.get(key)
-        if wanted is None or (wanted.only and attributes.get(wanted.only[0]) != wanted.only[1]):
-            if wanted is None:
-                self._check_unread(name, outer, parent)
-            self._namespaces.leave()
-            self._passed_over = 1
+        if wanted is None:
+            self._check_unread(name, outer, parent)
+            self._pass_over()
             return
         local = key[1]
         if not wanted.foreign:
@@ -353,7 +376,10 @@ class _Reader:
         others = parent.children.setdefault(key, [])
         if others and wanted.merged:
             element = others[0]
-        elif len(others) == wanted.most:
+        elif wanted.sampled and len(others) >= wanted.most and attributes.get("type") not in _COUNTED:
+            self._pass_over()
+            return
+        elif len(others) >= wanted.most:
             what = "an ABI record" if wanted.foreign and wanted.text else f"<{local}>"
             raise DomainXMLError(
                 f"the domain XML has {what} twice"
@@ -364,6 +390,10 @@ class _Reader:
             element = _Element(local, attributes)
             others.append(element)
         self._open.append((element, wanted))
+
+    def _pass_over(self) -> None:
+        self._namespaces.leave()
+        self._passed_over = 1
 
     def _check_unread(self, name: str, outer: _Wanted, parent: _Element) -> None:
         """Refuse what libvirt might read and we do not, or the other way round: such a file is never what it seems.
@@ -513,13 +543,27 @@ _PORTS = ("pcie-root-port", "pcie-switch-upstream-port", "pcie-switch-downstream
 
 def _devices(root: _Element) -> Devices:
     devices = root.first("devices")
-    controllers = devices.all("controller")
+    controllers = [each for each in devices.all("controller") if each.get("type") == "pci"]
     holes = (each.find("pcihole64") for each in controllers if each.get("model") == "pcie-root")
     return Devices(
         iommus=tuple(_iommu(iommu) for iommu in devices.all("iommu")),
         root_ports=sum(controller.get("model") in _PORTS for controller in controllers),
         pcihole64=next((hole.size() for hole in holes if hole), 0),
         host_devices=_host_devices(devices, iommufd=root.first("iommufd").get("enabled") == "yes"),
+        emulated=_emulated_devices(devices),
+    )
+
+
+def _emulated_devices(devices: _Element) -> "tuple[EmulatedDevice, ...]":
+    from vgicmgr.domain.emulated import ELEMENTS, IMPLYING, emulated_devices
+
+    names = dict.fromkeys((*ELEMENTS, *IMPLYING))
+    elements = [(name, element) for name in names for element in devices.all(name)]
+    return emulated_devices(
+        [
+            (name, {"": each.attributes, **{part: each.first(part).attributes for part in _PARTS}})
+            for name, each in elements
+        ]
     )
 
 
@@ -537,7 +581,8 @@ def _host_devices(devices: _Element, *, iommufd: bool) -> "tuple[HostDevice, ...
 
     ``iommufd``: what ``<iommufd>`` says for all of them; a device's own ``<driver>`` counts more.
     """
-    elements = devices.all("interface") + devices.all("hostdev")
+    interfaces = [each for each in devices.all("interface") if each.get("type") == "hostdev"]
+    elements = interfaces + devices.all("hostdev")
     if not elements:
         return ()
     from vgicmgr.domain.hostdevices import host_device  # few domains have any

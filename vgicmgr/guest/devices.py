@@ -22,15 +22,26 @@ def resolve_iommu(domain: Domain, machine: Machine, notes: Notes) -> None:
 
 
 def check_root_ports(domain: Domain, msi: MSIController, notes: Notes) -> None:
-    """PCIe ports have MSI-X, which QEMU does not make without an MSI controller (hw/pci/msix.c, msix_init)."""
-    ports = domain.devices.root_ports
-    if ports and msi is MSIController.NONE:
-        notes.find(
-            "msi-needed",
-            f"the domain has {ports} PCIe root ports, which QEMU does not make without an MSI controller "
-            '("MSI-X is not supported by interrupt controller")',
-            "keep the ITS (or the GICv2m), or plug all devices into the root complex",
+    """PCIe ports have MSI-X, which QEMU does not make without an MSI controller (hw/pci/msix.c, msix_init).
+
+    Where the XML names no port, libvirt adds one for each device that has no address (qemuDomainAssignPCIAddresses).
+    """
+    if msi is not MSIController.NONE:
+        return
+    plugged = dict.fromkeys(device.kind for device in domain.devices.emulated if device.port)
+    if ports := domain.devices.root_ports:
+        which = f"the domain has {ports} PCIe root ports, which QEMU does not make"
+    elif plugged:
+        which = (
+            f"libvirt adds PCIe root ports for the domain's devices ({', '.join(plugged)}), which QEMU does not make"
         )
+    else:
+        return
+    notes.find(
+        "msi-needed",
+        f'{which} without an MSI controller ("MSI-X is not supported by interrupt controller")',
+        "keep the ITS (or the GICv2m), or plug all devices into the root complex",
+    )
 
 
 def resolve_host_devices(

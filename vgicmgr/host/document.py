@@ -127,11 +127,17 @@ def migration_member(models: "Sequence[Model]", emulators: "Mapping[str, QEMUFac
                 "version": None if version is None else ".".join(map(str, version)),
                 "rules": rules.value if isinstance(rules, Rules) else None,
                 "psci_property": psci_property,
+                "release": _release(emulators[path]),
             }
             for path, (version, rules, psci_property) in known.items()
         },
         "vcpus": [_model_member(model) for model in models],
     }
+
+
+def _release(program: "QEMUFacts") -> str | None:
+    release = program.release
+    return release if program.version is not None and release.isascii() and 0 < len(release) <= 40 else None
 
 
 def _model_member(model: "Model") -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Program:
     version: tuple[int, int] | None = None
     rules: Rules | None = None
     psci_property: bool | None = None
+    release: str = ""
 
 
 def read_document(content: bytes) -> "DocumentedHost":
@@ -191,7 +192,7 @@ class DocumentedHost:
         from vgicmgr.qemu.program import KnownQEMU
 
         program = self.programs.get(emulator or next(iter(self.programs), ""), Program())
-        return KnownQEMU(program.version, program.rules, program.psci_property)
+        return KnownQEMU(program.version, program.rules, program.psci_property, program.release)
 
     def refuses_pmu_off(self, emulator: str) -> bool | None:
         """Whether this QEMU ends when it is told ``pmu=off`` where KVM has no PMU; None where that is not known."""
@@ -533,12 +534,17 @@ def _program(member: Member) -> Program:
         version=_optional(member.find("version"), _version),
         rules=_optional(member.find("rules"), _rules),
         psci_property=_optional(member.find("psci_property"), Member.boolean),
+        release=_optional(member.find("release"), _release) or "",
     )
 
 
 def _version(member: Member) -> tuple[int, int]:
     major, _, minor = member.text(7, r"\d{1,3}\.\d{1,3}").partition(".")
     return int(major), int(minor)
+
+
+def _release(member: Member) -> str:
+    return member.text(40, r"\d{1,3}\.\d{1,3}[!-~]*")
 
 
 def _rules(member: Member) -> Rules:

@@ -20,6 +20,7 @@ from vgicmgr.kvm.registers import PMCR_EL0, PMCR_EL0_N, register_id, register_na
 from vgicmgr.migration.clock import counter_frequency
 from vgicmgr.migration.departure import not_migratable
 from vgicmgr.migration.destination import Destination, open_destination
+from vgicmgr.migration.devices import device_state
 from vgicmgr.migration.pages import page_sizes
 from vgicmgr.migration.record import ABIRecord, as_migrated, read_record
 from vgicmgr.qemu.process import boot_id
@@ -120,6 +121,7 @@ def _compare(
     yield from _registers(record, resolution, destination, host)
     yield from _pmu(record, destination)
     yield from _gic(record, configuration, destination)
+    yield from device_state(record, resolution)
 
 
 def _other_boot(domain: Domain, record: ABIRecord) -> Finding | None:

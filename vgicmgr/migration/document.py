@@ -16,13 +16,15 @@ VERSION = 1
 _NAMES = ("uuid", "host", "process")
 _LATER = ("counter_frequency", *_NAMES)
 """What the first documents of this version do not have."""
+_MEMBERS = tuple(member for member in ABIRecord.__match_args__ if member != "sender_qemu")
+"""What is of the record itself."""
 _HEX = ("gicd_iidr", "icc_ctlr_el1", "gits_iidr", "gits_typer")
 
 
 def to_document(record: ABIRecord) -> dict[str, Any]:
     """The document, ready for :func:`json.dumps`."""
     members: dict[str, Any] = {"document": KIND, "version": VERSION}
-    for member in record.__match_args__:
+    for member in _MEMBERS:
         value = getattr(record, member)
         if member == "registers":
             value = {register_name(number): hex(content) for number, content in value}
@@ -42,9 +44,7 @@ def from_document(document: Any) -> ABIRecord:
         raise RecordError(f"the ABI record's document is not of version {VERSION}")
     try:
         members: dict[str, Any] = {
-            member: document[member]
-            for member in ABIRecord.__match_args__
-            if member not in _LATER or member in document
+            member: document[member] for member in _MEMBERS if member not in _LATER or member in document
         }
         for name in _HEX:
             if members[name] is not None:

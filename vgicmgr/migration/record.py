@@ -98,6 +98,9 @@ class ABIRecord:
     uuid: str = ""
     host: str = ""
     process: str = ""
+    sender_qemu: str | None = None
+    """The version of the QEMU that the guest has moved to; None where it is still on that of its boot. No part of a
+    record as it is written: :func:`after_move` fills it in."""
 
     @property
     def in_kernel(self) -> bool:
@@ -115,7 +118,8 @@ def after_move(record: ABIRecord, host: ABIRecord) -> ABIRecord:
     The registers are that host's; those that the guest brought along have its values (target/arm/machine.c).
     """
     values = dict(record.registers)
-    return replace(record, registers=tuple((number, values.get(number, value)) for number, value in host.registers))
+    registers = tuple((number, values.get(number, value)) for number, value in host.registers)
+    return replace(record, registers=registers, sender_qemu=host.qemu)
 
 
 def read_record(element: RecordElement) -> ABIRecord:
@@ -220,7 +224,7 @@ def _attributes(record: ABIRecord) -> dict[str, str]:
     for member in record.__match_args__:
         value = getattr(record, member)
         name = member.replace("_", "-")
-        if member == "registers" or value is None or (member in _UNCHECKED and not value):
+        if member in ("registers", "sender_qemu") or value is None or (member in _UNCHECKED and not value):
             continue
         if isinstance(value, bool):
             words[name] = str(int(value))

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
             """Its version."""
 
         @property
+        def release(self) -> str:
+            """The whole of it, such as ``10.0.13``; empty where no more than the version is known."""
+
+        @property
         def rules(self) -> Rules | None:
             """How it takes the list of registers of a migration."""
 
@@ -43,6 +47,7 @@ class KnownQEMU:
     version: Version | None = None
     rules: Rules | None = None
     psci_property: bool | None = None
+    release: str = ""
 
 
 class InstalledQEMU:

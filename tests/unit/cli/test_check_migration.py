@@ -13,11 +13,13 @@ from tests.fakes.hosts import GICV2_HOST, NEOVERSE_N1, HostKind
 from tests.fakes.registers import Register
 from tests.unit.migration.examples import RECORD, boot, document_of, domain, domain_xml
 from vgicmgr.cli import main
+from vgicmgr.cli.check_migration import source_release
 from vgicmgr.dataclass import replace
 from vgicmgr.host.documented import Program
 from vgicmgr.kvm.registers import register_id
 from vgicmgr.migration.document import to_document
 from vgicmgr.migration.record import ABIRecord
+from vgicmgr.qemu.program import KnownQEMU
 from vgicmgr.qemu.rules import Rules
 
 SMALL = replace(NEOVERSE_N1, pmu=False, el1_32bit=False)
@@ -248,3 +250,18 @@ def test_assigned_devices(
     argv += ["--from", str(tmp_path / "source.json"), "--xml", str(tmp_path / "guest.xml")]
     assert main(argv) == status
     assert re.findall(r"\[([a-z-]+)\]", capsys.readouterr().out) == names
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "booted", "sender"),
+    [
+        ("10.0.13", (10, 0), "7.2.22", "10.0.13"),
+        ("", (10, 0), "10.0.13", "10.0.13"),
+        ("", (10, 0), "10.0", "10.0"),
+        ("", (10, 0), "10.01.1", "10.0"),
+        ("", None, "10.0.13", "unknown"),
+    ],
+)
+def test_the_sources_qemu(release: str, version: tuple[int, int] | None, booted: str, sender: str) -> None:
+    """Where its document has no release, it is taken for that of the boot if that is of the same version."""
+    assert source_release(KnownQEMU(version=version, release=release), replace(RECORD, qemu=booted)) == sender

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vgicmgr.domain.domain import CpuFeature, Devices, Domain
+from vgicmgr.domain.domain import CpuFeature, Devices, Domain, EmulatedDevice
 from vgicmgr.domain.xml import MAX_BYTES, MAX_DEPTH, read_domain
 from vgicmgr.errors import DomainXMLError
 
@@ -60,7 +60,10 @@ class TestExamples:
             cpu_mode="host-passthrough",
             cpu_model="",
             cpu_features=(),
-            devices=Devices(root_ports=1),
+            devices=Devices(
+                root_ports=1,
+                emulated=tuple(EmulatedDevice(kind, port=True) for kind in ("disk", "interface", "memballoon")),
+            ),
             acpi=True,
             firmware=True,
         )

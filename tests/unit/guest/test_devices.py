@@ -128,3 +128,27 @@ def test_an_address_that_is_none(address: str) -> None:
     resolution = resolve(with_arguments("-device", f"vfio-pci,host={address}"), HOST)
     assert all(len(finding.evidence) < 500 for finding in resolution.findings)
     assert resolve(GUEST, HOST).findings == ()
+
+
+class TestPortsThatLibvirtAdds:
+    """F19: raw XML names no port, but each device without an address gets one."""
+
+    @staticmethod
+    def raw(devices: str) -> tuple[str, ...]:
+        xml = (
+            "<domain type='kvm'><name>g</name><memory unit='GiB'>1</memory>"
+            "<os><type arch='aarch64' machine='virt'>hvm</type></os><features><gic version='3'/></features>"
+            f"<cpu mode='host-passthrough'/><devices>{devices}</devices></domain>"
+        )
+        findings = resolve(read_domain(xml.encode()), HOST, wished=Wishes(its=False)).findings
+        return tuple(found.name for found in findings)
+
+    def test_need_an_msi_controller(self) -> None:
+        assert self.raw("<disk><target dev='vda' bus='virtio'/></disk>") == ("msi-needed",)
+        assert self.raw("<controller type='usb' model='qemu-xhci'/>") == ("msi-needed",)
+
+    def test_are_not_added_for_what_has_a_place(self) -> None:
+        on_root = "<address type='pci' bus='0x00' slot='0x02'/>"
+        assert self.raw(f"<disk><target dev='vda' bus='virtio'/>{on_root}</disk>") == ()
+        assert self.raw("<disk><target dev='vda' bus='virtio'/><address type='virtio-mmio'/></disk>") == ()
+        assert self.raw("<console type='pty'><target type='serial'/></console>") == ()

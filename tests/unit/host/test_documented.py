@@ -211,6 +211,17 @@ class TestQEMU:
         told = documented(document()).qemu(QEMU)
         assert (told.version, told.rules, told.psci_property) == ((11, 1), Rules.TOLERANT, True)
 
+    def test_the_whole_of_its_version_is_of_newer_documents(self) -> None:
+        written = document(program=replace(PROGRAM, release="11.1.0-rc2"))
+        assert documented(written).qemu(QEMU).release == "11.1.0-rc2"
+        odd = document(program=replace(PROGRAM, release="11.1." + 40 * "0"))
+        assert documented(odd).qemu(QEMU).release == ""
+        del written["migration"]["programs"][QEMU]["release"]
+        assert documented(written).qemu(QEMU).release == ""
+        written["migration"]["programs"][QEMU]["release"] = "11.1.0 (Debian)\n"
+        with pytest.raises(HostDocumentError):
+            documented(written)
+
     def test_a_guest_without_a_path_gets_the_first(self) -> None:
         assert documented(document()).qemu("").version == (11, 1)
 
