@@ -107,9 +107,9 @@ BOMB = (
     [
         (b"", "the domain XML is empty"),
         (FITS.xml().encode()[:200], "the domain XML is malformed"),
-        (b"\xff\xfe\x00garbage", "the domain XML is malformed"),
+        (b"\xff\xfe\x00garbage", "the domain XML is not in UTF-8"),
         (BOMB, "DOCTYPE"),
-        (b"<domain type='kvm'>" + b" " * (17 << 20), "larger than 16 MiB"),
+        (b"<domain type='kvm'>" + b" " * (9 << 20), "larger than 8 MiB"),
         (b"<network/>", "its root is not <domain>"),
     ],
     ids=["nothing", "truncated", "garbage", "entities", "huge", "no domain"],

@@ -131,10 +131,14 @@ def test_an_example_goes_to_libvirt_and_back(host: Host, example: Path) -> None:
 
 
 def test_the_version_of_a_program_file_is_the_one_it_prints(host: Host) -> None:
-    told = "from vgicmgr.qemu.program import version; print(*version('/usr/bin/qemu-system-aarch64'), sep='.')"
-    version = host.run(["python3", "-c", told], check=True).stdout.strip()
-    printed = host.run(["qemu-system-aarch64", "--version"], check=True).stdout
-    assert printed.startswith(f"QEMU emulator version {version}.")
+    told = (
+        "from vgicmgr.qemu.program import InstalledQEMU; found = InstalledQEMU('/usr/bin/qemu-system-aarch64'); "
+        "print(*found.version, found.release)"
+    )
+    major, minor, release = host.run(["python3", "-c", told], check=True).stdout.split()
+    printed = host.run(["qemu-system-aarch64", "--version"], check=True).stdout.split()
+    assert printed[:4] == ["QEMU", "emulator", "version", release]
+    assert release.startswith(f"{major}.{minor}.")
 
 
 GROWING = """\
