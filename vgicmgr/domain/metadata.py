@@ -132,7 +132,7 @@ def _complaint(schema: "etree.RelaxNG", element: "etree._Element") -> str:
         name = child.tag.rpartition("}")[2]
         known = _KNOWN.get(name)
         if child.tag != f"{{{NAMESPACE}}}{name}" or known is None:
-            return f"line {child.sourceline}: the element is none that <{ELEMENT}> may hold ({', '.join(_KNOWN)})"
+            return f"line {child.sourceline}: <{ELEMENT}> holds no such element, but {', '.join(_KNOWN)}"
         for attribute in child.attrib:
             if attribute not in known:
                 return f"line {child.sourceline}: <{name}> has an attribute other than {' and '.join(known)}"

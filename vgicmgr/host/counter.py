@@ -12,8 +12,11 @@ from vgicmgr.kvm.vcpu import VCPU
 
 _WAIT = 0.02
 _LONGEST_WAIT = 0.64
-_PRECISION = 1e-3
-_READINGS = 5
+_PRECISION = 4e-3
+"""Of a measurement: how long its two readings took, to the time between them. The error is half of it at most."""
+_READINGS = 40
+_SHORT = 10_000
+"""A reading of so many ns is good enough; on a busy host most take longer, since something comes between."""
 _SECOND = 1_000_000_000
 _UNIT = 10_000
 """In Hz: what the kernel log's line is precise to."""
@@ -38,10 +41,11 @@ class Measurement:
         self._vcpu, self._clock, self._sleep = vcpu, clock, sleep
         self._before, self._start, self._unsure = _reading(vcpu, clock)
 
-    def frequency(self, told: int | None = None) -> int:
+    def frequency(self, told: int | None = None) -> int | None:
         """In Hz: ``told``, what the kernel log says, where it agrees with the counter; else as measured.
 
-        Sleeps as long as the two readings are too near to each other. Raises :class:`~vgicmgr.kvm.errors.KvmError`.
+        None where the host is too busy to measure it. Sleeps as long as the two readings are too near to each other.
+        Raises :class:`~vgicmgr.kvm.errors.KvmError`.
         """
         wait = _WAIT
         while True:
@@ -49,8 +53,10 @@ class Measurement:
                 self._sleep(missing)
             after, end, unsure = _reading(self._vcpu, self._clock)
             elapsed = max(end - self._start, 1)
-            if (self._unsure + unsure) / elapsed < _PRECISION or wait >= _LONGEST_WAIT:
+            if (self._unsure + unsure) / elapsed < _PRECISION:
                 break
+            if wait >= _LONGEST_WAIT:
+                return None
             wait *= 2
         measured = round((after - self._before & _ALL_BITS) * _SECOND / elapsed)
         if told and same_frequency(told, measured):
@@ -58,7 +64,7 @@ class Measurement:
         return round(measured / _UNIT) * _UNIT or measured
 
 
-def measure(vcpu: VCPU, told: int | None = None) -> int:
+def measure(vcpu: VCPU, told: int | None = None) -> int | None:
     """The frequency as :class:`Measurement` tells it, with nothing done meanwhile."""
     return Measurement(vcpu).frequency(told)
 
@@ -81,6 +87,8 @@ def _reading(vcpu: VCPU, clock: Callable[[], int]) -> tuple[int, int, int]:
         count = vcpu.get_register(uapi.KVM_REG_ARM_TIMER_CNT)
         end = clock()
         readings.append((count, (start + end) // 2, end - start))
+        if end - start <= _SHORT:
+            break
     return min(readings, key=lambda reading: reading[2])
 
 
