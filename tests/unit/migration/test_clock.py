@@ -45,7 +45,7 @@ class TestArrival:
     def test_another_frequency_is_an_error_and_says_how_wrong_the_clock_would_be(
         self, booted: float, here: float, pace: str
     ) -> None:
-        record = boot(host(booted))
+        record = replace(boot(host(booted)), counter_frequency=int(booted * MHZ))
         [found] = judge(record, host(here))
         assert (found.name, found.severity) == ("counter-frequency", Severity.ERROR)
         assert found.evidence.endswith(f"its clock would run {pace}")
@@ -56,7 +56,7 @@ class TestArrival:
 
     def test_a_guest_that_has_moved_has_the_frequency_of_its_boot(self) -> None:
         record = after_move(boot(host(25)), boot(host(50)))
-        assert record.counter_frequency == 25 * MHZ
+        assert same_frequency(record.counter_frequency or 0, 25 * MHZ)
 
     def test_a_record_that_does_not_tell_is_warned_of(self) -> None:
         record = replace(boot(host(25)), counter_frequency=None)
