@@ -23,7 +23,9 @@ from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import RecordError, VgicmgrError
 from vgicmgr.findings import Severity
 from vgicmgr.guest.resolve import resolve
+from vgicmgr.host.counter import same_frequency
 from vgicmgr.host.kernel import Kernel
+from vgicmgr.host.linux import read_kernel_log
 from vgicmgr.migration import marks
 from vgicmgr.migration.destination import open_destination
 from vgicmgr.migration.origin import Evidence, Origin, Told, tell_origin
@@ -68,8 +70,14 @@ def take_record(domain: Domain, host: Kernel, *, libvirt: str) -> ABIRecord:
             gits_iidr=destination.gits_iidr(),
             gits_typer=destination.gits_typer(),
             registers=destination.first_values(),
-            counter_frequency=destination.counter_frequency(),
+            counter_frequency=_as_told(destination.counter_frequency()),
         )
+
+
+def _as_told(measured: int | None) -> int | None:
+    """A frequency as the kernel log has it, which is more precise, where that is what was measured."""
+    told = read_kernel_log().counter_frequency
+    return told if told and measured and same_frequency(told, measured) else measured
 
 
 def write_record(connection: Connection, name: str, *, force: bool = False) -> str:
