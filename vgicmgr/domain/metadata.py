@@ -7,7 +7,6 @@ from enum import Enum
 from functools import cache
 
 from vgicmgr.dataclass import dataclass
-from vgicmgr.domain.domain import ABI_ELEMENT, ABI_HOST, ABI_RECORD
 from vgicmgr.domain.xml import read_domain
 from vgicmgr.errors import DomainXMLError
 
@@ -17,20 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lxml import etree
-
-__all__ = [
-    "ABI_ELEMENT",
-    "ABI_HOST",
-    "ABI_RECORD",
-    "ELEMENT",
-    "NAMESPACE",
-    "SCHEMA",
-    "AddressWish",
-    "Unsatisfied",
-    "Wishes",
-    "parse",
-    "read_wishes",
-]
 
 NAMESPACE = "urn:vgicmgr:domain:1"
 ELEMENT = "interrupts"

@@ -64,6 +64,12 @@ def resolve_machine(domain: Domain, host: "HostFacts", qemu: "QEMUFacts", notes:
         raise refuse_argument(error, notes) from None
     properties = _properties(domain, arguments, notes)
     _check_unread(domain, arguments, notes)
+    if domain.launch_security or properties.confidential_guest:
+        notes.find(
+            "launch-security",
+            f"the guest is confidential ({domain.launch_security[:20] or 'confidential-guest-support'}), and vgicmgr "
+            "does not judge its interrupt controller, PMU and addresses",
+        )
     kvm = _accelerator(domain, arguments, notes)
     machine_type = arguments.machine_type or domain.machine or _DEFAULT_TYPES[domain.arch]
     version = _version(machine_type, qemu, notes)
@@ -113,12 +119,6 @@ def check_architecture(domain: Domain, notes: Notes) -> None:
             f"the domain is of type '{domain.virt_type[:20]}' and architecture '{domain.arch[:20]}', which vgicmgr "
             "does not judge",
             "vgicmgr is for <domain type='kvm'> (or 'qemu') with <type arch='aarch64' machine='virt…'>",
-        )
-    if domain.launch_security:
-        notes.find(
-            "launch-security",
-            f"<launchSecurity type='{domain.launch_security[:20]}'> makes a confidential guest, whose interrupt "
-            "controller, PMU and addresses vgicmgr does not judge",
         )
 
 

@@ -239,6 +239,7 @@ class TestMTE:
 def test_a_realm_is_not_judged() -> None:
     resolution = resolve(guest(launch_security="cca"), HOST)
     assert names(resolution) == ["launch-security"]
+    assert names(resolve(with_machine("confidential-guest-support=rme0"), HOST)) == ["launch-security"]
     assert "not judge" in resolution.findings[0].evidence
 
 
