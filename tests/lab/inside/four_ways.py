@@ -1,7 +1,7 @@
 """In a host: what is found about the start of domains by each way there is, as JSON by the domain's name.
 
-``python3 -m tests.lab.inside.four_ways DOCUMENT FILE...`` asks the hook's judge, ``translate``, ``rehearse`` and, by the
-host's own document, ``translate --host``.
+``python3 -m tests.lab.inside.four_ways DOCUMENT FILE...`` asks the hook's judge, ``translate``, ``rehearse`` and, by
+the host's own document, ``translate --host``.
 """
 
 import json
