@@ -27,7 +27,6 @@ from vgicmgr.guest.plan import (
     SetVectorLengths,
     VCPUCall,
 )
-from vgicmgr.host.counter import Measurement
 from vgicmgr.kvm import its, uapi, vfio, vgic_v2, vgic_v3
 from vgicmgr.kvm.attribute import Attribute
 from vgicmgr.kvm.descriptor import Descriptor
@@ -36,12 +35,13 @@ from vgicmgr.kvm.system import System
 from vgicmgr.kvm.vcpu import VCPU, sve_vls
 from vgicmgr.kvm.vgic_v3 import RedistributorRegion
 from vgicmgr.kvm.vm import VM
-from vgicmgr.qemu.registers import migrates_in_list
 
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
     from typing import Protocol, Self
+
+    from vgicmgr.host.counter import Measurement
 
     class HasVM(Protocol):
         """Who may have a VM to give that was not used up (:class:`vgicmgr.host.kernel.Kernel`)."""
@@ -164,6 +164,9 @@ class ScratchVM:
             case SetPSCIVersion():
                 vcpu.set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
             case GetRegisterList():
+                from vgicmgr.host.counter import Measurement  # a start asks for no registers
+                from vgicmgr.qemu.registers import migrates_in_list
+
                 self.register_list = tuple(sorted(filter(migrates_in_list, vcpu.register_ids())))
                 self.counter = Measurement(vcpu)
             case SetVCPUAttribute():
