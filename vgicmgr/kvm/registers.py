@@ -7,7 +7,6 @@ Sources: ``arch/arm64/include/uapi/asm/kvm.h``, ``include/uapi/linux/kvm.h``, an
 ``Documentation/virt/kvm/api.rst``.
 """
 
-import re
 from enum import Enum
 from functools import cache
 
@@ -105,7 +104,7 @@ def register_id(name: str) -> int:
         return number
     if name in encodings():
         return sysreg(*encodings()[name])
-    if _HEX_ID.fullmatch(name):
+    if len(name) == 18 and name.startswith("0x") and set(name[2:]) <= _HEX:
         return int(name, 16)
     try:
         return sysreg(*Encoding.parse(name))
@@ -113,7 +112,7 @@ def register_id(name: str) -> int:
         raise KeyError(name) from None
 
 
-_HEX_ID = re.compile("0x[0-9a-f]{16}")
+_HEX = frozenset("0123456789abcdef")
 
 
 @cache
