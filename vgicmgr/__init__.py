@@ -24,6 +24,8 @@ Everything that goes wrong raises a :class:`VgicmgrError`: :class:`CannotTell` w
 :class:`MonitorError` where a running QEMU could not be asked.
 """
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
+from vgicmgr import __version__
 from vgicmgr.errors import VgicmgrError, fault
 
 COMMANDS = (
@@ -75,6 +76,7 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
         epilog=EXIT_STATUS,
         formatter_class=RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"vgicmgr {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # a command imports its own module alone
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+import vgicmgr
 from tests.fakes.hosts import NO_GIC
 from tests.fakes.kernel import FakeKernel, install, pretend_arm64
 from vgicmgr import cli
@@ -99,3 +100,9 @@ def test_json_of_a_host_without_a_gic(monkeypatch: pytest.MonkeyPatch, capsys: O
     assert captured.err == ""
     assert '"name": "gic-missing"' in captured.out
     assert '"migration"' in captured.out
+
+
+def test_the_version_is_the_librarys(capsys: Output) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"vgicmgr {vgicmgr.__version__}\n"
