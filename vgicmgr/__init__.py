@@ -24,8 +24,6 @@ Everything that goes wrong raises a :class:`VgicmgrError`: :class:`CannotTell` w
 :class:`MonitorError` where a running QEMU could not be asked.
 """
 
-__version__ = "0.1.0"
-
 TYPE_CHECKING = False  # 'typing' is slow to start
 
 if TYPE_CHECKING:
@@ -56,6 +54,7 @@ if TYPE_CHECKING:
     from vgicmgr.qemu.emulator import Emulator, Emulators
     from vgicmgr.qemu.qmp import Monitor, MonitorError, libvirt_monitor, socket_monitor
     from vgicmgr.qemu.running import RunningMachine, ask_domain, ask_running, ask_socket
+    from vgicmgr.version import __version__
     from vgicmgr.vfio.errors import VfioError, VfioUnavailable
     from vgicmgr.vfio.inventory import Inventory
     from vgicmgr.vfio.judge import judge_inventory
@@ -89,6 +88,7 @@ __all__ = [
     "VfioError",
     "VfioUnavailable",
     "VgicmgrError",
+    "__version__",
     "ask_domain",
     "ask_emulators",
     "ask_running",
@@ -108,6 +108,7 @@ __all__ = [
 ]
 
 _ORIGIN = {
+    "vgicmgr.version": ("__version__",),
     "vgicmgr.domain.hostdevices": ("HostDevice",),
     "vgicmgr.domain.domain": ("CpuFeature", "Domain"),
     "vgicmgr.domain.xml": ("read_domain",),

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
-from vgicmgr import __version__
 from vgicmgr.errors import VgicmgrError, fault
+from vgicmgr.version import __version__
 
 COMMANDS = (
     "check-host",
