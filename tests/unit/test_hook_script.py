@@ -6,6 +6,7 @@ and with a stub in place of Python; the lab's hosts run it as it is.
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -157,10 +158,13 @@ class TestNothingToDecide:
         arm64_hook.stub_python(1)
         assert outcome(arm64_hook.run("web1", operation, "begin", "-")) == SILENCE
 
-    def test_other_operations_end_before_any_process_is_started(self) -> None:
-        before_case = SCRIPT.read_text().partition("\ncase ")[0]
-        code = [line for line in before_case.splitlines() if line and not line.startswith("#")]
-        assert code == ["python=/usr/bin/python3", "directory=''", "marks=/run/vgicmgr/arrived"]
+    @pytest.mark.parametrize("operation", ["start", "stopped", "attach", "new"])
+    def test_other_operations_end_before_any_process_is_started(self, operation: str) -> None:
+        """The shell's own trace has assignments and the end, and no command."""
+        command = ["sh", "-x", str(SCRIPT), "web1", operation, "begin", "-"]
+        trace = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+        assert trace[-1] == "+ exit 0"
+        assert all(re.match(r"\+ (case |[a-z]+=)", line) for line in trace[:-1]), trace
 
     def test_no_arguments(self, arm64_hook: Hook) -> None:
         assert outcome(arm64_hook.run()) == SILENCE
