@@ -336,6 +336,8 @@ class VMTarget(AttributeTarget):
         except OSError:
             del self.vcpus[number]
             raise
+        if not self.counter_is_set:
+            self.counter_offset = self.host_ticks()  # arch_timer.c, kvm_timer_vcpu_init: the whole VM's
         return self.kernel.new_descriptor(vcpu)
 
     def kvm_create_irqchip(self, argument: Argument) -> None:
@@ -415,8 +417,11 @@ class VMTarget(AttributeTarget):
 
     def counter(self) -> int:
         """The guest's view of the counter: the host's less the VM's offset."""
-        ticks = self.kernel.clock() * self.host.counter_frequency // 10**9
-        return (ticks - self.counter_offset) % (1 << 64)
+        return (self.host_ticks() - self.counter_offset) % (1 << 64)
+
+    def host_ticks(self) -> int:
+        """The host's counter."""
+        return self.kernel.clock() * self.host.counter_frequency // 10**9
 
     def set_counter(self, value: int) -> None:
         """arch_timer.c, kvm_arm_timer_set_reg: nothing where the VM's offset was set by ioctl."""

@@ -41,8 +41,6 @@ TYPE_CHECKING = False  # 'typing' is slow to start
 if TYPE_CHECKING:
     from typing import Protocol, Self
 
-    from vgicmgr.host.counter import Measurement
-
     class HasVM(Protocol):
         """Who may have a VM to give that was not used up (:class:`vgicmgr.host.kernel.Kernel`)."""
 
@@ -63,8 +61,6 @@ class ScratchVM:
         self.error: KvmError | None = None
         self.register_list: tuple[int, ...] = ()
         """The ids of the first vCPU's registers that QEMU carries in its list, ascending, once the plan has asked."""
-        self.counter: Measurement | None = None
-        """Of that vCPU's counter: begun when its list is taken, so that whatever is made and asked next counts."""
         self._system, self._host = system, host
         self._descriptors = ExitStack()
         self._vm: VM | None = None
@@ -164,11 +160,9 @@ class ScratchVM:
             case SetPSCIVersion():
                 vcpu.set_register(uapi.KVM_REG_ARM_PSCI_VERSION, call.version)
             case GetRegisterList():
-                from vgicmgr.host.counter import Measurement  # a start asks for no registers
-                from vgicmgr.qemu.registers import migrates_in_list
+                from vgicmgr.qemu.registers import migrates_in_list  # a start asks for no registers
 
                 self.register_list = tuple(sorted(filter(migrates_in_list, vcpu.register_ids())))
-                self.counter = Measurement(vcpu)
             case SetVCPUAttribute():
                 vcpu.set_attribute(call.attribute, *_fields(call.value))
 

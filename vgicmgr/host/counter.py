@@ -27,7 +27,8 @@ TOLERANCE = 5e-3
 class Measurement:
     """A measurement that has begun: what is done between its two readings is time that nobody waits for.
 
-    Until the second one, KVM_REG_ARM_TIMER_CNT must not be written.
+    Until the second one, KVM_REG_ARM_TIMER_CNT must not be written and no vCPU be made in the VM: the kernel starts the
+    VM's counter anew with each (``arch/arm64/kvm/arch_timer.c``, kvm_timer_vcpu_init).
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from vgicmgr.errors import CannotTell
 from vgicmgr.guest.resolve import Resolution
 from vgicmgr.guest.scratch import ScratchVM
 from vgicmgr.guest.start import scratch_vm
+from vgicmgr.host.counter import Measurement
 from vgicmgr.host.cpus import on_cpus
 from vgicmgr.host.kernel import Kernel
 from vgicmgr.kvm import its, vgic_v2, vgic_v3
@@ -118,6 +119,7 @@ class ScratchDestination:
         """Read all; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
         self._scratch = scratch
         self._vcpu = scratch.vcpu(0)
+        self._counter = Measurement(self._vcpu)  # begun first, so that what is read next is time that nobody waits for
         gicv2 = configuration.gic_version == 2
         device = vgic_v2.DEVICE_TYPE if gicv2 else vgic_v3.DEVICE_TYPE
         self._iidr = _GICV2_IIDR if gicv2 else _GICV3_IIDR
@@ -139,8 +141,8 @@ class ScratchDestination:
         return tuple(self._values.items())
 
     def counter_frequency(self) -> int | None:
-        """As measured since the vCPU was brought up; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
-        return self._scratch.counter.frequency() if self._scratch.counter else None
+        """As measured since all vCPUs were made; raises :class:`~vgicmgr.kvm.errors.KvmError`."""
+        return self._counter.frequency()
 
     def gicd_iidr(self) -> int | None:
         """GICD_IIDR; None where QEMU emulates the GIC."""

@@ -71,6 +71,12 @@ class TestArrival:
         assert judge(replace(record, registers=tuple(sorted(ahead.items()))), kernel) == ()
         assert (uapi.KVM_REG_ARM_TIMER_CNT, 1 << 60) in kernel.written
 
+    def test_it_is_measured_after_the_last_vcpu_was_made(self) -> None:
+        """Each starts the VM's counter anew, which would count as ticks that are missing."""
+        kernel = FakeKernel(host(62.5))
+        assert judge(replace(boot(host(62.5)), counter_frequency=62_500_000), kernel) == ()
+        assert kernel.requests["KVM_CREATE_VCPU"] > 1
+
     def test_no_vm_is_made_for_it_and_nobody_waits_where_there_is_nothing_to_compare_with(self) -> None:
         record = boot(host(62.5))
         known, unknown = FakeKernel(host(62.5)), FakeKernel(host(62.5))
