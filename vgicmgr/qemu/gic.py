@@ -95,10 +95,8 @@ def msi_controller(
         if wish == "its" or properties.its:
             raise ArgumentError("QEMU makes no ITS for a GICv5")
         return MSIController.NONE
-    if wish == "its":
-        return MSIController.ITS
     if properties.its is False and not properties.msi:
         return MSIController.NONE
     can = (kvm and in_kernel) or since(TCG_ITS_SINCE, machine)
-    asked = properties.its or since(ITS_SINCE, machine)
+    asked = wish == "its" or properties.its or since(ITS_SINCE, machine)
     return MSIController.ITS if can and asked else MSIController.NONE

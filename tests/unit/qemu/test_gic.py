@@ -98,6 +98,12 @@ class TestMSIController:
         assert self.of(Properties(msi="gicv2m"), 3) is GICV2M
         assert self.of(Properties(msi="its"), 3) is ITS
 
+    def test_the_word_its_makes_none_that_the_machine_type_cannot_emulate(self) -> None:
+        """As the device trees of QEMU 11.1 have it (``tests/lab/test_device_tree.py``)."""
+        assert self.of(Properties(msi="its"), 3, (6, 1), kvm=False, qemu=(11, 1)) is NONE
+        assert self.of(Properties(msi="its"), 3, (6, 2), kvm=False, qemu=(11, 1)) is ITS
+        assert self.of(Properties(msi="its"), 3, (2, 7), qemu=(11, 1)) is ITS
+
     def test_no_its_for_a_gicv2(self) -> None:
         with pytest.raises(ArgumentError):
             self.of(Properties(msi="its"), 2)
