@@ -325,9 +325,10 @@ def test_counter_offset(system: System, vm: VM) -> None:
     vm.set_counter_offset(1 << 20)
 
 
-def test_hundreds_of_vms_leave_no_descriptor(system: System) -> None:
+def test_vms_leave_no_descriptor(system: System) -> None:
+    """Few of them: an emulated CPU 'max' of Linux 7.2 takes up to 3 s to end each."""
     before = open_descriptors()
-    for _ in range(300):
+    for _ in range(20):
         with ExitStack() as stack:
             vm = stack.enter_context(system.create_vm())
             stack.enter_context(vm.create_vcpu())
