@@ -54,16 +54,18 @@ def main(
     policy_file: str = POLICY_FILE,
     seconds: float = STDIN_SECONDS,
     marks: str = "",
+    script: int | None = None,
 ) -> int:
     """Exit status for the arguments libvirt gives: domain, operation, sub-operation, extra.
 
     A fifth one is what ``hooks/qemu`` has already read of the XML; the rest comes from the descriptor ``stdin``.
     ``judge`` is :func:`vgicmgr.guest.start.judge_start` unless told otherwise. ``marks`` is the folder where it is
-    noted which guests arrive (:mod:`vgicmgr.migration.marks`), if any. Raises nothing.
+    noted which guests arrive (:mod:`vgicmgr.migration.marks`), if any. ``script`` is the process id of ``hooks/qemu``,
+    which may be gone before this is reached. Raises nothing.
     """
     if len(argv) < 2 or argv[1] not in _WORDS:
         return 0
-    question = _Question(argv[0], argv[1])
+    question = _Question(argv[0], argv[1], os.getppid() if script is None else script)
     first = os.fsencode(argv[4]) if len(argv) > 4 else b""
     if len(argv) > 4 and len(first) < SCRIPT_BYTES:
         seconds -= SCRIPT_SECONDS
@@ -88,14 +90,14 @@ _WORDS = {
 class _Question:
     """One guest's start or arrival, and how far its judgement has come: enough to say so when it breaks off."""
 
-    def __init__(self, name: str, operation: str) -> None:
+    def __init__(self, name: str, operation: str, parent: int) -> None:
         self.name = name
         self.operation = operation
         self.uuid = ""
         self.mode = Mode.ENFORCE
         self.concerns_us = os.geteuid() == 0
         """A daemon without root has no place for marks, and other guests need none."""
-        self.parent = os.getppid()
+        self.parent = parent
 
     def decide(
         self,

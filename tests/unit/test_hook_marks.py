@@ -37,7 +37,15 @@ class Host:
         self.marks = str(folder / "vgicmgr/arrived")
         self.policy = folder / "vgicmgr.conf"
 
-    def ask(self, operation: str, *, refused: bool = False, xml: bytes = GUEST, name: str = "web1") -> int:
+    def ask(
+        self,
+        operation: str,
+        *,
+        refused: bool = False,
+        xml: bytes = GUEST,
+        name: str = "web1",
+        script: int | None = None,
+    ) -> int:
         reader, writer = os.pipe()
         os.write(writer, xml)
         os.close(writer)
@@ -47,7 +55,12 @@ class Host:
 
         try:
             return hook.main(
-                [name, operation, "begin", "-"], reader, judge=judge, policy_file=str(self.policy), marks=self.marks
+                [name, operation, "begin", "-"],
+                reader,
+                judge=judge,
+                policy_file=str(self.policy),
+                marks=self.marks,
+                script=script,
             )
         finally:
             os.close(reader)
@@ -153,6 +166,15 @@ def test_a_script_that_was_killed_leaves_nothing(host: Host, tmp_path: Path) -> 
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert not Path(host.marks).exists()
+
+
+def test_a_script_that_was_killed_before_python_was_there_leaves_nothing(host: Host) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert host.ask("migrate", script=gone.pid) == 0
+    assert not Path(host.marks).exists()
+    assert host.ask("migrate", script=os.getppid()) == 0
+    assert Path(host.marks).exists()
 
 
 class TestRecordOfThisHost:

@@ -40,7 +40,7 @@ def test_what_the_hook_logs_is_read_back(
     names: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    question = _Question("web1", "migrate")
+    question = _Question("web1", "migrate", 1)
     decision = read_decision(logged(question, PolicyDecision(refused, warned), monkeypatch), 5.0)
     assert decision is not None
     assert (decision.time, decision.guest, decision.operation) == (5.0, "web1", "migrate")
@@ -51,7 +51,7 @@ def test_what_the_hook_logs_is_read_back(
 @given(st.text(min_size=1, max_size=30))
 def test_a_guest_has_the_same_name_in_the_journal_and_from_libvirt(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        decision = read_decision(logged(_Question(name, "prepare"), PolicyDecision((), ()), patch), 0.0)
+        decision = read_decision(logged(_Question(name, "prepare", 1), PolicyDecision((), ()), patch), 0.0)
     assert decision is not None
     assert decision.guest == shown(name)
     assert decision.guest.isprintable()
